@@ -1,0 +1,1 @@
+"""Take a fitted model elsewhere."""
