@@ -130,9 +130,10 @@ class Encoded(Column):
 
     def fit(self, values: Values) -> Self:
         if values.family not in self.families:
+            advice = _ADVICE.get((self.kind, values.family), _ADVICE_ELSE)
             raise SchemaError(
                 f"column {values.name!r} holds {FAMILY_WORDS[values.family]} (such as {_example(values)}), "
-                f"which cannot be {type(self).__name__}. {_ADVICE.get((self.kind, values.family), _ADVICE_ELSE)}"
+                f"which cannot be {type(self).__name__}. {advice}"
             )
         return super().fit(values)
 
@@ -150,12 +151,13 @@ class Encoded(Column):
 
     def conform(self, values: Values, allow_missing: bool) -> None:
         """Refuse values of a type other than the one fitted, or missing ones where none may be."""
-        if values.family != "nothing":
+        if len(values.present):  # a column without a value may be of any type: it is what reading leaves
             self._same_type(values)
         if values.any_missing and not (allow_missing or self.may_be_missing):
+            row = int(values.missing.argmax())
             raise SchemaError(
-                f"column {self.name!r} is missing (NaN or null) in row {int(values.missing.argmax())}, but had "
-                "no missing value in fit. Fill it, fit with rows that have holes, or declare it with "
+                f"column {self.name!r} is missing (NaN or null) in row {row}, but had no missing value in "
+                "fit. Fill it, fit with rows that have holes, or declare it with "
                 f"schema={{{self.name!r}: la.{type(self).__name__}(nullable=True)}}."
             )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
@@ -14,130 +13,17 @@ from narwhals import dependencies
 from numpy.typing import NDArray
 
 from lookalike.errors import SchemaError
+from lookalike.series import read_series, text_series
 from lookalike.values import (
     Array,
     Name,
     Storage,
     UnreadableError,
     Values,
-    code_text,
     label_array,
     read_array,
-    read_objects,
-    time_reader,
     to_objects,
-    wide,
 )
-
-# ---- reading: series ---------------------------------------------------------------------------------------
-
-
-def _nulls(series: nw.Series[Any]) -> NDArray[np.bool_]:
-    return series.is_null().to_numpy().astype(bool)
-
-
-def _float_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    nulls = _nulls(series)
-    data = np.asarray(series.to_numpy(), dtype=np.float64)
-    missing = np.isnan(data) | nulls
-    written_nan = bool(missing.any()) and not nulls.any()
-    return Values(name, Storage("float", native, blank="nan" if written_nan else "null"), data, missing)
-
-
-def _integer_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    nulls = _nulls(series)
-    data = np.asarray((series.fill_null(0) if nulls.any() else series).to_numpy())
-    return Values(name, Storage("integer", native), wide(data), nulls)
-
-
-def _exact_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    """Decimals and 128-bit integers: as int64 where they are whole and fit, else as float64."""
-    if getattr(series.dtype, "scale", 0) == 0:
-        with suppress(Exception):  # each backend has its own overflow error
-            return _integer_series(name, series.cast(nw.Int64), native)
-    nulls = _nulls(series)
-    data = np.fromiter((np.nan if v is None else float(v) for v in series.to_list()), np.float64, len(nulls))
-    return Values(name, Storage("float", native), data, nulls)
-
-
-def _boolean_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    nulls = _nulls(series)
-    data = (series.fill_null(False) if nulls.any() else series).to_numpy()
-    return Values(name, Storage("boolean", native), np.asarray(data).astype(bool), nulls)
-
-
-def _text_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    def chunk(start: int, stop: int) -> list[Any]:
-        return series[start:stop].to_list()
-
-    return code_text(name, Storage("text", native), _nulls(series), chunk)
-
-
-def _category_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    """A categorical dtype whose categories are not the column's own: what is there counts as declared."""
-    text = _text_series(name, series.cast(nw.String), native)
-    assert text.labels is not None
-    storage = replace(text.storage, categories=tuple(text.labels.tolist()), labels=Storage("text", "String"))
-    return replace(text, storage=storage)
-
-
-def _datetime_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    # narwhals hands over instants in UTC without their zone, which is what is wanted here.
-    values = time_reader("datetime")(name, np.asarray(series.to_numpy()))
-    zone = getattr(series.dtype, "time_zone", None)
-    return replace(values, storage=replace(values.storage, native=native, zone=zone))
-
-
-def _duration_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    values = time_reader("duration")(name, np.asarray(series.to_numpy()))
-    return replace(values, storage=replace(values.storage, native=native))
-
-
-def _time_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    nulls = _nulls(series)
-    array = np.empty(len(nulls), dtype=object)
-    array[:] = series.to_list()
-    if nulls.all():
-        return Values(name, Storage("time", native, unit="us"), np.zeros(len(nulls), dtype=np.int64), nulls)
-    values = read_objects(name, array)
-    return replace(values, storage=replace(values.storage, native=native))
-
-
-def _unsupported(name: Name, series: nw.Series[Any], native: str) -> Values:
-    raise UnreadableError(
-        f"column {name!r} has dtype {native}, which no kind can hold (an argument must be a string, a "
-        f"number, a truth value or a time). Convert or drop it, or leave it out with schema={{{name!r}: la.Ignored()}}."
-    )
-
-
-def _empty_or_unsupported(name: Name, series: nw.Series[Any], native: str) -> Values:
-    nulls = _nulls(series)
-    if not nulls.all():
-        return _unsupported(name, series, native)
-    return Values(name, Storage("nothing", native), np.zeros(len(nulls)), nulls)
-
-
-_SeriesReader = Callable[[Name, "nw.Series[Any]", str], Values]
-_SERIES_READERS: dict[str, _SeriesReader] = {
-    **dict.fromkeys(
-        ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"), _integer_series
-    ),
-    **dict.fromkeys(("Float16", "Float32", "Float64"), _float_series),
-    **dict.fromkeys(("Int128", "UInt128", "Decimal"), _exact_series),
-    "Boolean": _boolean_series,
-    "String": _text_series,
-    "Categorical": _category_series,
-    "Datetime": _datetime_series,
-    "Date": _datetime_series,
-    "Duration": _duration_series,
-    "Time": _time_series,
-    "Unknown": _empty_or_unsupported,
-}
-
-
-def _read_series(name: Name, series: nw.Series[Any], native: str) -> Values:
-    return _SERIES_READERS.get(type(series.dtype).__name__, _unsupported)(name, series, native)
-
 
 # ---- writing: numpy ----
 
@@ -194,6 +80,9 @@ class Frame(Protocol):
     def column(self, position: int) -> Values:
         """Read one column."""
 
+    def matrix(self, positions: list[int]) -> Array | None:
+        """Read columns of plain numpy numbers at once, or None where one is anything else."""
+
 
 class Writer(Protocol):
     """Writes columns back into the container that `Frame` reads."""
@@ -217,6 +106,10 @@ class NumpyFrame:
 
     def column(self, position: int) -> Values:
         return read_array(self.names[position], self.array[:, position])
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        plain = self.array.dtype.kind in "fiu" and self.array.dtype.itemsize <= 8
+        return self.array if plain else None
 
 
 class NumpyWriter:
@@ -254,6 +147,13 @@ class PandasFrame:
             return _rename(read_array(name, native.to_numpy()), str(dtype))
         return _PANDAS_READERS.get(type(dtype).__name__, _pandas_extension)(name, native)
 
+    def matrix(self, positions: list[int]) -> Array | None:
+        for dtype in self.native.dtypes.tolist():
+            if not isinstance(dtype, np.dtype) or dtype.kind not in "fiu" or dtype.itemsize > 8:
+                return None
+        array: Array = self.native.iloc[:, positions].to_numpy()
+        return array
+
 
 def _rename(values: Values, native: str) -> Values:
     return replace(values, storage=replace(values.storage, native=native))
@@ -271,13 +171,13 @@ def _plain_name(name: object) -> Name:
 
 
 def _pandas_extension(name: Name, native: Any) -> Values:
-    return _read_series(name, nw.from_native(native, series_only=True), str(native.dtype))
+    return read_series(name, nw.from_native(native, series_only=True), str(native.dtype))
 
 
 def _pandas_text(name: Name, native: Any) -> Values:
     dtype = native.dtype
     word = "str" if isinstance(dtype.na_value, float) else "string"
-    return _text_series(name, nw.from_native(native, series_only=True), f"{word}:{dtype.storage}")
+    return text_series(name, nw.from_native(native, series_only=True), f"{word}:{dtype.storage}")
 
 
 def _pandas_category(name: Name, native: Any) -> Values:
@@ -330,7 +230,10 @@ class PandasWriter:
         self.pandas: Any = nw.Implementation.PANDAS.to_native_namespace()
 
     def column(self, values: Values) -> Any:
-        return self.pandas.Series(self._array(values))
+        array = self._array(values)
+        # Named, for pandas turns objects that are all text into its text dtype.
+        objects = isinstance(array, np.ndarray) and array.dtype.kind == "O"
+        return self.pandas.Series(array, dtype=object if objects else None)
 
     def _array(self, values: Values) -> Any:
         pd, native = self.pandas, values.storage.native
@@ -413,7 +316,10 @@ class PolarsFrame:
         series = nw.from_native(native, series_only=True)
         if isinstance(series.dtype, nw.Enum):
             return _polars_enum(name, native)
-        return _read_series(name, series, str(native.dtype))
+        return read_series(name, series, str(native.dtype))
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
 
 
 def _polars_enum(name: Name, native: Any) -> Values:
@@ -483,6 +389,7 @@ _POLARS_WRITERS: dict[str, Callable[[Any, Values, Any], Any]] = {
     "boolean": _polars_numbers,
     "datetime": _polars_days,
     "duration": _polars_numbers,
+    "time": _polars_numbers,
 }
 
 
@@ -499,22 +406,26 @@ class ArrowFrame:
     def column(self, position: int) -> Values:
         return _arrow_column(self.names[position], self.native.column(position))
 
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
+
 
 def _arrow_column(name: Name, native: Any) -> Values:
     text = str(native.type)
     if text.startswith("dictionary"):
         return _arrow_dictionary(name, native)
-    return _read_series(name, nw.from_native(native, series_only=True), text)
+    return read_series(name, nw.from_native(native, series_only=True), text)
 
 
 def _arrow_dictionary(name: Name, native: Any) -> Values:
     chunks = native.unify_dictionaries().chunks
-    missing = np.concatenate(
-        [c.is_null().to_numpy(zero_copy_only=False) for c in chunks] or [np.zeros(0, dtype=bool)]
-    )
+    no_rows = np.zeros(0, dtype=np.int64)
+    missing = np.concatenate([c.is_null().to_numpy(zero_copy_only=False) for c in chunks] or [no_rows > 0])
     codes = [c.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64) for c in chunks]
     pa: Any = nw.Implementation.PYARROW.to_native_namespace()
     dictionary = chunks[0].dictionary if chunks else pa.array([], type=native.type.value_type)
+    if dictionary.null_count:  # a null that hides behind a code
+        return _arrow_column(name, native.cast(native.type.value_type))
     inner = _arrow_column(name, pa.chunked_array([dictionary]))
     storage = Storage(
         inner.family,
@@ -526,7 +437,7 @@ def _arrow_dictionary(name: Name, native: Any) -> Values:
         labels=inner.storage,
     )
     labels = inner.plain() if len(inner) else np.zeros(0, dtype=object)
-    return Values(name, storage, np.concatenate(codes or [np.zeros(0, np.int64)]), missing, labels)
+    return Values(name, storage, np.concatenate(codes or [no_rows]), missing, labels)
 
 
 class ArrowWriter:
@@ -547,12 +458,13 @@ class ArrowWriter:
                 codes.cast(index), self._array(_categories_of(values)), ordered=storage.ordered
             )
         dtype = self._dtype(storage)
-        if values.family in ("text", "nothing", "time") or "decimal" in storage.native:
+        if values.family in ("text", "nothing") or "decimal" in storage.native:
             return pa.array(to_objects(values), type=dtype)
         if values.storage.blank == "nan" and values.any_missing:
             return pa.array(np.where(values.missing, np.nan, values.plain())).cast(dtype)
         data = values.plain()
-        data = data.astype(np.int32) if storage.native == "date32[day]" else data
+        # Dates and some times are held in 32 bits, and cast from nothing wider.
+        data = data.astype(np.int32) if storage.native.startswith(("date32", "time32")) else data
         array = pa.array(data, mask=values.missing)
         try:
             return array.cast(dtype)
@@ -633,6 +545,8 @@ def _wrap(data: object) -> Frame:
 
 def _matrix(data: Any) -> Array:
     try:
+        if isinstance(data, np.ma.MaskedArray):
+            data = data.astype(np.float64).filled(np.nan)  # asarray would show what is under the mask
         array = np.asarray(data)
         if array.dtype.kind in "US" and isinstance(data, (list, tuple)):
             array = np.asarray(data, dtype=object)  # numpy turns [[1, "a"]] into text; keep the number

@@ -91,7 +91,8 @@ _UUID = re.compile(r"(?i)[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[
 def _pattern(texts: list[str]) -> dict[str, Any]:
     """How fresh texts like these can be made."""
     if all(map(_UUID.fullmatch, texts)):
-        return {"style": "uuid", "prefix": texts[0]}
+        # The shape alone: no identifier of fit is kept.
+        return {"style": "uuid", "prefix": re.sub("[0-9a-f]", "x", re.sub("[A-F]", "X", texts[0]))}
     reverse = [text[::-1] for text in texts]
     prefix = _common_start(min(texts), max(texts)).rstrip("0123456789")
     suffix = _common_start(min(reverse), max(reverse))[::-1].lstrip("0123456789")
@@ -141,7 +142,7 @@ def _counted(column: Identifier, seed: int, rows: NDArray[np.int64]) -> Array:
 
 def _new_uuids(column: Identifier, seed: int, rows: NDArray[np.int64]) -> Array:
     text = np.empty(len(rows), dtype=object)
-    compact, upper = "-" not in column.prefix, column.prefix != column.prefix.lower()
+    compact, upper = "-" not in column.prefix, "X" in column.prefix
     for i, row in enumerate(rows.tolist()):
         digest = blake2b(f"{column.name}\0{seed}\0{row}".encode("utf-8", "surrogatepass"), digest_size=16)
         made = uuid.UUID(bytes=digest.digest(), version=4)

@@ -42,10 +42,13 @@ class Levelled(Encoded):
         return len(self.levels) + 1
 
     def fit(self, values: Values) -> Self:
+        refuse_infinity(values)
         fitted = super().fit(values)
         codes, labels = values.coded()
         count = np.bincount(codes[~values.missing], minlength=len(labels)).tolist() if len(labels) else []
-        counts: dict[Scalar, int] = dict(zip(labels, count, strict=True))
+        counts: dict[Scalar, int] = {}
+        for label, n in zip(labels, count, strict=True):  # a dictionary may hold a label twice
+            counts[label] = counts.get(label, 0) + n
         if values.storage.categories is None:
             counts = {label: n for label, n in counts.items() if n}
         for level in self.also_legal(values):
@@ -63,6 +66,7 @@ class Levelled(Encoded):
 
     def encode(self, values: Values, allow_missing: bool = False) -> NDArray[np.int64]:
         """Turn values into the ids of their levels."""
+        refuse_infinity(values)
         self.conform(values, allow_missing)
         codes, labels = values.coded()
         known = self._position
@@ -227,8 +231,6 @@ class Constant(Levelled):
         return not len(present) or bool((present == present[0]).all())
 
     def fit(self, values: Values) -> Self:
-        if values.family == "float":
-            refuse_infinity(values)
         fitted = super().fit(values)
         if len(fitted.levels) > 1:
             shown = [fitted.show(level) for level in fitted.levels[:2]]
@@ -237,11 +239,6 @@ class Constant(Levelled):
                 "to be inferred."
             )
         return fitted
-
-    def encode(self, values: Values, allow_missing: bool = False) -> NDArray[np.int64]:
-        if values.family == "float":
-            refuse_infinity(values)
-        return super().encode(values, allow_missing)
 
     def describe(self) -> str:
         return self.show(self.levels[0]) if self.levels else "always missing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike.columns import Encoded, as_condition, refuse_missing_condition
 from lookalike.errors import ConditionError, SchemaError
-from lookalike.values import NANOSECONDS, Array, Storage, Values
+from lookalike.values import NANOSECONDS, Array, Storage, Values, values_of
 
 _EXACT = 2**53  # integers up to here are exact in float64
 _MOST_DECIMALS = 6
@@ -81,10 +82,10 @@ class Measured(Encoded):
 
     def condition(self, values: Values) -> NDArray[np.float64]:
         """Encode a condition, which must lie in the range of fit."""
-        encoded = as_condition(self.encode, values, allow_missing=True)
+        encoded = self._as_held(as_condition(self.encode, values, allow_missing=True))
         refuse_missing_condition(self, values)
-        ends = [self._bound(self.low, values), self._bound(self.high, values)]
-        outside = ~values.missing & ((encoded < ends[0]) | (encoded > ends[1]))
+        low, high = ((end - self.origin) / self.step for end in (self.low, self.high))
+        outside = ~values.missing & ((encoded < low) | (encoded > high))
         if outside.any():
             raise ConditionError(
                 f"{self.name!r} cannot be {values.show(int(outside.argmax()))}: it lay between "
@@ -92,8 +93,9 @@ class Measured(Encoded):
             )
         return encoded
 
-    def _bound(self, value: float | int, values: Values) -> float:
-        return (value - self.origin) / self.step
+    def _as_held(self, encoded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Round to what the column's dtype can hold."""
+        return encoded
 
     def show(self, value: float | int) -> str:
         """A value of the column as people write it."""
@@ -106,6 +108,8 @@ class Measured(Encoded):
 
 def _steps(data: Array, origin: int, step: int) -> NDArray[np.float64]:
     """Return (data - origin) / step with the difference taken in integers."""
+    if not len(data):
+        return np.zeros(0)
     low, high = int(data.min()), int(data.max())
     if max(abs(low - origin), abs(high - origin)) >= 2**64:
         return (data.astype(np.float64) - float(origin)) / step
@@ -181,14 +185,29 @@ class Number(Measured):
             low, high = int(data.min()), int(data.max())
             state = {"integral": True, "decimals": 0}
         self._within_bounds(values, low, high)
-        low = low if self.lower is None else self.lower
-        high = high if self.upper is None else self.upper
-        if state.get("integral") and max(abs(low), abs(high)) > _EXACT:
-            low, high = math.ceil(low), math.floor(high)
-            state |= {"origin": low, "step": math.gcd(_grid(data)[2], int(data.min()) - low) or 1}
-        return fitted.learned(low=low, high=high, **state)
+        return fitted.learned(**state, **self._range(data, low, high))
+
+    def _range(self, data: Array, low: float, high: float) -> dict[str, float]:
+        """What is generated lies between these; whole numbers too large for float64 also need an origin."""
+        if data.dtype.kind == "f":
+            return {
+                "low": low if self.lower is None else float(self.lower),
+                "high": high if self.upper is None else float(self.upper),
+            }
+        least, most = int(low), int(high)
+        if self.lower is not None:
+            least = max(math.ceil(self.lower), -(2**63))
+        if self.upper is not None:
+            most = min(math.floor(self.upper), 2**64 - 1 if least >= 0 else 2**63 - 1)
+        if max(abs(least), abs(most)) <= _EXACT:
+            return {"low": least, "high": most}
+        minimum, _, step = _grid(data)
+        return {"low": least, "high": most, "origin": least, "step": math.gcd(step, minimum - least) or 1}
 
     def _within_bounds(self, values: Values, low: float, high: float) -> None:
+        for word, bound in (("lower", self.lower), ("upper", self.upper)):
+            if bound is not None and not math.isfinite(bound):
+                raise SchemaError(f"column {values.name!r}: {word} must be finite or None, got {bound}.")
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise SchemaError(
                 f"column {values.name!r}: lower={self.lower} must be less than upper={self.upper}."
@@ -243,6 +262,11 @@ class Number(Measured):
                 data = np.clip(_rounded(data, self.decimals), self.low, self.high)
         return _FROM_NUMBERS.get(self.storage.family, _unchanged)(data, self.decimals)
 
+    def _as_held(self, encoded: NDArray[np.float64]) -> NDArray[np.float64]:
+        # 0.1 in a column of float32 is not the 0.1 that a user types.
+        held = encoded if self.integral else encoded.astype(precision_of(self.storage))
+        return held.astype(np.float64)
+
     def condition(self, values: Values) -> NDArray[np.float64]:
         encoded = super().condition(values)
         if self.integral:
@@ -275,7 +299,7 @@ _FROM_NUMBERS: dict[str, Callable[[Array, int | None], Array]] = {
 
 
 def refuse_infinity(values: Values) -> None:
-    data = values.data
+    data = values.plain() if values.family == "float" else values.data
     # A sum is finite unless a value is not, or the sum overflows: one pass without a mask as a rule.
     with np.errstate(over="ignore", invalid="ignore"):
         if data.dtype.kind != "f" or np.isfinite(data.sum()):
@@ -326,19 +350,18 @@ class _Clocked(Measured):
         return fitted.learned(low=low, high=high, origin=low, step=step)
 
     def _measure(self, values: Values) -> NDArray[np.float64]:
-        coarse = NANOSECONDS[values.storage.unit or self.storage.unit]
-        fine = NANOSECONDS[self.storage.unit]
-        data = np.where(values.missing, 0, values.data) if values.any_missing else values.data
-        if values.family == "nothing":
+        if not len(values.present):
             return np.zeros(len(values))
-        if coarse == fine:
-            return _steps(data, self.origin, self.step)
-        if coarse < fine:
-            whole, rest = np.divmod(data, fine // coarse)
-            return _steps(whole, self.origin, self.step) + rest / (fine // coarse * self.step)
-        factor = coarse // fine
-        if int(np.abs(data).max()) >= 2**63 // factor:
-            return (data.astype(np.float64) * factor - self.origin) / self.step
+        theirs, mine = NANOSECONDS[values.storage.unit], NANOSECONDS[self.storage.unit]
+        data = values.plain()
+        data = np.where(values.missing, data[values.missing.argmin()], data) if values.any_missing else data
+        if theirs < mine:
+            factor = mine // theirs
+            whole, rest = np.divmod(data, factor)
+            return _steps(whole, self.origin, self.step) + rest / (factor * self.step)
+        factor = theirs // mine
+        if max(abs(int(data.min())), abs(int(data.max()))) >= 2**63 // factor:
+            return (data.astype(np.float64) * factor - self.origin) / self.step  # would overflow int64
         return _steps(data * factor, self.origin, self.step)
 
 
@@ -358,6 +381,24 @@ class Datetime(_Clocked):
     @classmethod
     def suits(cls, values: Values, plain_array: bool) -> bool:
         return values.family == "datetime"
+
+    def condition(self, values: Values) -> NDArray[np.float64]:
+        return super().condition(self._parsed(values) if values.family == "text" else values)
+
+    def _parsed(self, values: Values) -> Values:
+        """ISO 8601 text as times, which is how people write a condition."""
+        texts = values.plain().tolist()
+        try:
+            times = [
+                None if gone else dt.datetime.fromisoformat(text)
+                for text, gone in zip(texts, values.missing.tolist(), strict=True)
+            ]
+        except ValueError as error:
+            raise ConditionError(
+                f"{self.name!r} holds dates or times: {error}. Write it as 2024-12-31 or "
+                "2024-12-31T23:59:00+01:00."
+            ) from error
+        return values_of(self.name, times)
 
 
 @dataclass(frozen=True, repr=False)

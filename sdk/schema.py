@@ -208,8 +208,9 @@ class Schema:
         """
         frame = open_frame(data)
         position = self._match(frame, owner)
-        if isinstance(frame, NumpyFrame) and self._plain is not None:
-            table = self._plain.encode(frame.array, allow_missing)
+        if self._plain is not None:
+            matrix = frame.matrix([position[name] for name in self.names])
+            table = None if matrix is None else self._plain.encode(matrix, allow_missing)
             if table is not None:
                 return table
         numbers = np.empty((frame.n_rows, len(self.number_columns)))
@@ -228,9 +229,9 @@ class Schema:
         )
         if by_position:
             if len(frame.names) != len(self.columns):
-                raise SchemaError(
-                    f"X has {len(frame.names)} features, but {owner} is expecting {len(self.columns)} features "
-                    "as input."
+                raise SchemaError(  # scikit-learn's words, which its checks look for
+                    f"X has {len(frame.names)} features, but {owner} is expecting {len(self.columns)} "
+                    "features as input."
                 )
             if frame.container != self.container:
                 had, has = ("names", "none") if frame.container == "numpy" else ("no names", "names")
@@ -247,9 +248,9 @@ class Schema:
             advice = did_you_mean(extra[0], absent) or " Drop it or fit again."
             raise SchemaError(f"column {extra[0]!r} was not seen in fit.{advice}{lost}")
         if absent:
+            others = f" So are {_listed(absent[1:])}." if absent[1:] else ""
             raise SchemaError(
-                f"column {absent[0]!r} is missing: fit saw it.{did_you_mean(absent[0], given)} Columns must be "
-                f"those of fit{', also ' + _listed(absent[1:]) if absent[1:] else ''}."
+                f"column {absent[0]!r} is missing, but fit saw it.{others} Pass every column of fit."
             )
         return given
 
@@ -479,8 +480,6 @@ class _PlainMatrix:
 
     def encode(self, array: Array, allow_missing: bool) -> Table | None:
         """Encode, or return None where a column has to be looked at: something is wrong with it."""
-        if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-            return None
         data = array.astype(np.float64, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):
             total = data.sum()

@@ -212,14 +212,19 @@ def _text_array(name: Name, array: Array) -> Values:
     )
 
 
+# Units outside the table above, and the one they are counted in.
+_OTHER_UNITS = {"Y": "D", "M": "D", "W": "D", "generic": "D", "ps": "ns", "fs": "ns", "as": "ns"}
+
+
 def time_reader(family: str) -> Callable[[Name, Array], Values]:
     def read(name: Name, array: Array) -> Values:
         missing = np.isnat(array)
         unit, count = np.datetime_data(array.dtype)
+        native = array.dtype.str
         if unit not in NANOSECONDS or count != 1:
-            array = array.astype(array.dtype.str[:2] + ("[us]" if unit in NANOSECONDS else "[D]"))
-            unit = np.datetime_data(array.dtype)[0]
-        storage = Storage(family, array.dtype.str, unit=unit)
+            unit = _OTHER_UNITS.get(unit, unit)
+            array = array.astype(f"{array.dtype.kind}8[{unit}]")
+        storage = Storage(family, native, unit=unit)
         return Values(name, storage, array.astype(np.int64), missing)
 
     return read
@@ -517,7 +522,10 @@ def _zone(name: str) -> dt.tzinfo:
     if offset:
         sign = -1 if offset.group(1) == "-" else 1
         return dt.timezone(sign * dt.timedelta(hours=int(offset.group(2)), minutes=int(offset.group(3))))
-    return zoneinfo.ZoneInfo(name)
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except zoneinfo.ZoneInfoNotFoundError:
+        return dt.UTC  # the same instant, where the system knows no zones
 
 
 def _timedeltas(values: Values) -> list[Any]:
