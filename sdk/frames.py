@@ -203,8 +203,9 @@ def _pandas_category(name: Name, native: Any) -> Values:
 
 
 def _pandas_arrow(name: Name, native: Any) -> Values:
+    pa: Any = nw.Implementation.PYARROW.to_native_namespace()
     array = nw.from_native(native, series_only=True).to_arrow()
-    values = _arrow_column(name, array)
+    values = _arrow_column(name, array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array]))
     return _rename(values, f"arrow:{values.storage.native}")
 
 
@@ -414,6 +415,9 @@ def _arrow_column(name: Name, native: Any) -> Values:
     text = str(native.type)
     if text.startswith("dictionary"):
         return _arrow_dictionary(name, native)
+    if text == "date64[ms]":  # which narwhals does not know
+        pa: Any = nw.Implementation.PYARROW.to_native_namespace()
+        native = native.cast(pa.timestamp("ms"))
     return read_series(name, nw.from_native(native, series_only=True), text)
 
 

@@ -137,6 +137,7 @@ def _whole(encoded: NDArray[np.float64], origin: int, step: int, low: int, high:
     # Beyond that the origin is the minimum, so that steps are not negative and modulo 2**64 is exact.
     below = np.nextafter(2.0**64, 0)
     steps = np.minimum(np.rint(np.clip(encoded, 0, below)).astype(np.uint64), np.uint64(most))
+    steps = np.where(encoded >= float(most), np.uint64(most), steps)  # the maximum comes back as it was
     wide = steps * np.uint64(step) + np.uint64(origin % 2**64)
     return wide if high >= 2**63 else wide.view(np.int64)
 
