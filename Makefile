@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # deleted file needs the install again; sources.txt changes when the list of files does. The links live in build/,
 # as do the stamps: whoever removes build/ gets a new install.
 EDITABLE := --config-settings editable_mode=strict -e
-INSTALL_INPUTS := .venv/pyvenv.cfg setup.cfg pyproject.toml constraints.txt build/sources.txt
+INSTALL_INPUTS := .venv/pyvenv.cfg sdk/_version.py setup.cfg pyproject.toml constraints.txt build/sources.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

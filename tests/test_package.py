@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 from packaging.requirements import Requirement
 
+import lookalike
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"sdk": "lookalike", "exporters": "lookalike/exporters", "integrations": "lookalike/integrations"}
 EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "all", "demo", "dev"}
@@ -160,7 +162,7 @@ for name in ("noise", "schema", "calibration", "runtime"):
 print(lookalike.__version__)
 """
     version = run(python, "-W", "error", "-c", code).strip()
-    assert version == importlib.metadata.version("lookalike")
+    assert version == lookalike.__version__
 
 
 def test_importing_lookalike_loads_nothing_else() -> None:
