@@ -26,7 +26,7 @@ RandomState: TypeAlias = int | np.random.RandomState | np.random.Generator | Non
 """What a `random_state` argument may be."""
 
 _WORDS_PER_STEP = 4  # one step of Philox4x64's counter gives four 64-bit words
-_BLOCK = 1 << 15  # words turned into numbers at a time: 256 KB an array, so that the intermediates stay in cache
+_BLOCK = 1 << 15  # words turned into numbers at a time: arrays of 256 KB stay in cache
 
 # The key's upper half; the lower is the seed. A row's uniforms and normals are therefore independent.
 _UNIFORM, _NORMAL = 0, 1
