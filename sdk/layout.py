@@ -212,6 +212,11 @@ class Layout(nn.Module):
         ]
         return torch.cat([x[:, : self.n_numbers], *parts], 1)
 
+    def distance(self, rows: Rows, expected: Rows) -> Tensor:
+        """Half the squared distance of each coordinate in `units`, shape (n, n_cells); 0 for what is no coordinate."""
+        gap = torch.nan_to_num(self.units(rows.numbers) - self.units(expected.numbers))
+        return nn.functional.pad(gap**2 / 2, (0, self.n_categories))
+
     def sum_by_column(self, cells: Tensor) -> Tensor:
         """Add up a value a cell, (n, n_cells), within each column, (n, n_columns)."""
         out = cells.new_zeros(cells.shape[0], self.n_columns)

@@ -8,6 +8,8 @@ one time t sets the noise of the coordinates, sigma(t), and the share of categor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
 P_MEAN, P_STD = -1.2, 1.2  # log-normal training noise, Table 1 of EDM
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0  # coordinates have unit spread: 10 buries them
+SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
 
 
 def time_of(sigma: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ class Diffusion(nn.Module):
         out = self.network(torch.cat([c_in * noisy, shown, observed], 1), self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
 
-    def objectives(self, rows: Rows, generator: torch.Generator) -> list[tuple[Tensor, list[nn.Parameter]]]:
+    def objectives(self, rows: Rows, generator: torch.Generator) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         """EDM's weighted denoising error plus the cross-entropy of hidden categories, each a cell."""
         layout, n, device = self.layout, rows.n, rows.numbers.device
         d = layout.n_numbers
@@ -80,9 +83,13 @@ class Diffusion(nn.Module):
         error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
         surprise = layout.category_nll(scores, rows.ids.masked_fill(~hidden, -1))
         loss = (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
-        return [(loss, list(self.parameters()))]
+        yield loss, list(self.parameters())
 
-    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows) -> Rows:
+    @property
+    def noise_size(self) -> tuple[int, int]:
+        return self.layout.n_numbers, 2 * self.layout.n_categories
+
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
         """Solve the probability-flow ODE with Heun's method (Algorithm 1 of EDM) while the categories appear.
 
         A category appears when t falls below its first uniform and is drawn with its second.
@@ -98,13 +105,38 @@ class Diffusion(nn.Module):
             expected, scores = self.denoise(layout.expand(Rows(z, ids)), sigma.expand(len(z), 1), observed)
             slope = (z - expected) / sigma
             t = time_of(after) if after > 0 else after
-            ids = torch.where((ids < 0) & (when >= t), layout.draw(scores, what), ids)
+            ids = torch.where((ids < 0) & (when >= t), layout.draw(scores + barred, what), ids)
             step = z + (after - sigma) * slope
             if after > 0:
                 expected, _ = self.denoise(layout.expand(Rows(step, ids)), after.expand(len(z), 1), observed)
                 step = z + (after - sigma) * (slope + (step - expected) / after) / 2
             z = torch.where(fixed, clean, step)
         return Rows(z, ids)
+
+    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Denoising error at two noise levels, half the categories hidden at each; and the row expected.
+
+        The row is denoised as it is, without noise: for the exact denoiser of the blurred data the error is sigma times
+        the length of the score (equation 3 of EDM), and it is a function of the row alone. It is measured in normal
+        and in standard scores, in units of the noise; a category's is its surprise in nats given the rest.
+        """
+        layout, d = self.layout, self.layout.n_numbers
+        known = layout.known(rows)
+        clean = torch.nan_to_num(rows.numbers)
+        noisy = torch.zeros_like(clean)
+        turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
+        errors, surprise, expected, levels = noisy, [], noisy, rows.ids
+        for i, level in enumerate(SCORE_LEVELS):
+            shown = layout.expand(Rows(rows.numbers, rows.ids.masked_fill(turn == i, -1)))
+            sigma = torch.full_like(known[:, :1], level, dtype=clean.dtype)
+            estimate, scores = self.denoise(shown, sigma, noisy)
+            gap = (estimate - clean) ** 2 + (layout.units(estimate) - layout.units(clean)) ** 2
+            errors = errors + gap / (2 * len(SCORE_LEVELS) * level**2)
+            expected = expected + estimate / len(SCORE_LEVELS)
+            surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
+            levels = torch.where(turn == i, layout.mode(scores), levels)
+        cells = torch.cat([errors * known[:, :d], sum(surprise, torch.zeros_like(surprise[0]))], 1)
+        return cells, Rows(expected, levels)
 
     @staticmethod
     def sigmas(n_steps: int, like: Tensor) -> Tensor:

@@ -103,11 +103,15 @@ class VAE(nn.Module):
         return given
 
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """The negative bound at the posterior mean, spread over the cells, and the row decoded from there."""
+        """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
+
+        The bound sees ranks only; the distance, half the square in standard scores, sees how far out a value lies.
+        """
         layout = self.layout
         nothing = layout.hide(rows, torch.ones_like(layout.known(rows)))
         mu, logvar = self._gaussian(self.encoder, rows)
         divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, nothing))
         mean, _, scores = self.decode(mu, nothing)
+        expected = Rows(mean, layout.mode(scores))
         cells = self._nll(mu, rows, nothing) + divergence[:, None] / layout.n_cells
-        return cells, Rows(mean, layout.mode(scores))
+        return cells + layout.distance(rows, expected), expected
