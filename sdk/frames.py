@@ -1,0 +1,570 @@
+"""Tables of pandas, polars, Arrow and numpy: read a column as `Values`, write one back dtype by dtype."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from narwhals import dependencies
+from numpy.typing import NDArray
+
+from lookalike.errors import SchemaError
+from lookalike.series import read_series, text_series
+from lookalike.values import (
+    Array,
+    Name,
+    Storage,
+    UnreadableError,
+    Values,
+    label_array,
+    read_array,
+    to_objects,
+)
+
+# ---- writing: numpy ----
+
+_BLANKS: dict[str, Any] = {"nan": np.nan, "NaT": np.datetime64("NaT")}
+
+
+def _object_column(values: Values, blanks: Mapping[str, Any] = _BLANKS) -> Array:
+    array = np.empty(len(values), dtype=object)
+    array[:] = to_objects(values)
+    array[values.missing] = blanks.get(values.storage.blank)
+    return array
+
+
+def _numpy_column(values: Values, blanks: Mapping[str, Any] = _BLANKS) -> Array:
+    """An array of the dtype named in the storage; wider where a value would not survive in it."""
+    if values.storage.native.startswith("object"):
+        return _object_column(values, blanks)
+    dtype = np.dtypes.StringDType() if values.storage.native == "T" else np.dtype(values.storage.native)
+    data = values.plain()
+    if dtype.kind in "Mm":
+        stamps = data.astype(f"{dtype.kind}8[{values.storage.unit}]")
+        stamps[values.missing] = "NaT"
+        return stamps.astype(dtype, copy=False)
+    if dtype.kind in "UT":
+        text = np.array(to_objects(replace(values, missing=np.zeros(len(values), bool))), dtype=object)
+        text[values.missing] = ""
+        return text.astype(dtype) if dtype.kind == "T" else _wide_enough(text, dtype)
+    if values.any_missing and dtype.kind != "f":
+        if dtype.kind == "b":
+            return _object_column(values, blanks)
+        dtype, data = np.dtype(np.float64), data.astype(np.float64)
+    if values.any_missing:
+        data = np.where(values.missing, np.nan, data)
+    with np.errstate(over="ignore"):
+        cast = data.astype(dtype)
+    return cast if (dtype.kind != "iu" and dtype.kind not in "iu") or np.array_equal(cast, data) else data
+
+
+def _wide_enough(text: Array, dtype: np.dtype[Any]) -> Array:
+    array = text.astype(np.str_)
+    return array.astype(dtype) if array.dtype.itemsize <= dtype.itemsize else array
+
+
+# ---- the containers ----------------------------------------------------------------------------------------
+
+
+class Frame(Protocol):
+    """A table of one container, ready to be read column by column."""
+
+    container: str
+    names: list[Name]
+    n_rows: int
+
+    def column(self, position: int) -> Values:
+        """Read one column."""
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        """Read columns of plain numpy numbers at once, or None where one is anything else."""
+
+
+class Writer(Protocol):
+    """Writes columns back into the container that `Frame` reads."""
+
+    def column(self, values: Values) -> Any:
+        """Hold values as their storage says."""
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
+        """Join columns into a table."""
+
+
+class NumpyFrame:
+    """A matrix; its columns are x0, x1, ..."""
+
+    container: ClassVar[str] = "numpy"
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.names: list[Name] = [f"x{i}" for i in range(array.shape[1])]
+        self.n_rows = array.shape[0]
+
+    def column(self, position: int) -> Values:
+        return read_array(self.names[position], self.array[:, position])
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        plain = self.array.dtype.kind in "fiu" and self.array.dtype.itemsize <= 8
+        return self.array if plain else None
+
+
+class NumpyWriter:
+    """Writes a matrix, as wide in dtype as its columns need."""
+
+    def column(self, values: Values) -> Array:
+        if values.family == "nothing" and values.storage.native != "object":
+            return np.full(len(values), np.nan, dtype=values.storage.native)
+        return _numpy_column(values)
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Array], n_rows: int) -> Array:
+        dtype = np.result_type(*columns) if {c.dtype.kind for c in columns} != {"O"} else np.dtype(object)
+        matrix = np.empty((n_rows, len(columns)), dtype=dtype)
+        for i, column in enumerate(columns):
+            matrix[:, i] = column
+        return matrix
+
+
+class PandasFrame:
+    """A pandas DataFrame."""
+
+    container: ClassVar[str] = "pandas"
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self.names: list[Name] = [_plain_name(name) for name in native.columns.tolist()]
+        self.n_rows = len(native)
+
+    def column(self, position: int) -> Values:
+        name, native = self.names[position], self.native.iloc[:, position]
+        dtype = native.dtype
+        if isinstance(dtype, np.dtype):
+            if dtype.kind in "OcSV":
+                return read_array(name, native.to_numpy())
+            return _rename(read_array(name, native.to_numpy()), str(dtype))
+        return _PANDAS_READERS.get(type(dtype).__name__, _pandas_extension)(name, native)
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        for dtype in self.native.dtypes.tolist():
+            if not isinstance(dtype, np.dtype) or dtype.kind not in "fiu" or dtype.itemsize > 8:
+                return None
+        array: Array = self.native.iloc[:, positions].to_numpy()
+        return array
+
+
+def _rename(values: Values, native: str) -> Values:
+    return replace(values, storage=replace(values.storage, native=native))
+
+
+def _plain_name(name: object) -> Name:
+    if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
+        return int(name)
+    if isinstance(name, str):
+        return str(name)
+    raise SchemaError(
+        f"column name {name!r} is a {type(name).__name__}; names must be text or integers. "
+        "Rename it, such as with df.columns = ['_'.join(map(str, c)) for c in df.columns] for several levels."
+    )
+
+
+def _pandas_extension(name: Name, native: Any) -> Values:
+    return read_series(name, nw.from_native(native, series_only=True), str(native.dtype))
+
+
+def _pandas_text(name: Name, native: Any) -> Values:
+    dtype = native.dtype
+    word = "str" if isinstance(dtype.na_value, float) else "string"
+    return text_series(name, nw.from_native(native, series_only=True), f"{word}:{dtype.storage}")
+
+
+def _pandas_category(name: Name, native: Any) -> Values:
+    categories = native.cat.categories
+    if type(categories.dtype).__name__ in ("IntervalDtype", "PeriodDtype"):
+        raise UnreadableError(
+            f"column {name!r} has {type(categories.dtype).__name__[:-5].lower()}s as categories, such as "
+            f"{categories[0]}. Turn them into text: df[{name!r}] = df[{name!r}].astype(str)."
+        )
+    inner = PandasFrame(categories.to_frame(name=str(name))).column(0)
+    codes = native.cat.codes.to_numpy().astype(np.int64)
+    storage = Storage(
+        inner.family,
+        "category",
+        unit=inner.storage.unit,
+        zone=inner.storage.zone,
+        categories=tuple(inner.plain().tolist()),
+        ordered=bool(native.cat.ordered),
+        labels=inner.storage,
+    )
+    labels = inner.plain() if len(inner) else np.zeros(0, dtype=object)
+    return Values(name, storage, np.maximum(codes, 0), codes < 0, labels)
+
+
+def _pandas_arrow(name: Name, native: Any) -> Values:
+    array = nw.from_native(native, series_only=True).to_arrow()
+    values = _arrow_column(name, array)
+    return _rename(values, f"arrow:{values.storage.native}")
+
+
+def _pandas_sparse(name: Name, native: Any) -> Values:
+    raise SchemaError(
+        f"column {name!r} is sparse ({native.dtype}). Make it dense: "
+        f"df[{name!r}] = df[{name!r}].sparse.to_dense()."
+    )
+
+
+_PANDAS_READERS: dict[str, Callable[[Name, Any], Values]] = {
+    "StringDtype": _pandas_text,
+    "CategoricalDtype": _pandas_category,
+    "ArrowDtype": _pandas_arrow,
+    "SparseDtype": _pandas_sparse,
+}
+
+
+class PandasWriter:
+    """Writes a pandas DataFrame."""
+
+    def __init__(self) -> None:
+        self.pandas: Any = nw.Implementation.PANDAS.to_native_namespace()
+
+    def column(self, values: Values) -> Any:
+        array = self._array(values)
+        # Named, for pandas turns objects that are all text into its text dtype.
+        objects = isinstance(array, np.ndarray) and array.dtype.kind == "O"
+        return self.pandas.Series(array, dtype=object if objects else None)
+
+    def _array(self, values: Values) -> Any:
+        pd, native = self.pandas, values.storage.native
+        if native == "category":
+            dtype = pd.CategoricalDtype(
+                pd.Index(self._array(_categories_of(values))), ordered=values.storage.ordered
+            )
+            return pd.Categorical.from_codes(_codes_of(values), dtype=dtype)
+        if native.startswith("arrow:"):
+            column = ArrowWriter().column(_rename(values, native[6:]))
+            return pd.arrays.ArrowExtensionArray(column)
+        if native.startswith("str"):
+            word, storage = native.split(":")
+            options = {"na_value": np.nan} if word == "str" else {}
+            return pd.array(to_objects(values), dtype=pd.StringDtype(storage, **options))
+        if values.storage.zone is not None and not native.startswith("object"):
+            stamps = _numpy_column(_rename(values, f"datetime64[{values.storage.unit}]"))
+            return pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(values.storage.zone)
+        if native[0].isupper() or native == "boolean":
+            return self._masked(values)
+        if values.family == "nothing" and native != "object":
+            return np.full(len(values), np.nan).astype(native)
+        return _numpy_column(values, {**_BLANKS, "NaT": pd.NaT, "NA": pd.NA})
+
+    def _masked(self, values: Values) -> Any:
+        """Nullable integers, floats and booleans."""
+        native = values.storage.native
+        holder = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}[
+            native[0]
+        ]
+        nothing = np.zeros(len(values), dtype=bool)
+        data = np.where(values.missing, 0, values.plain())
+        cast = _numpy_column(
+            replace(
+                values,
+                data=data,
+                missing=nothing,
+                labels=None,
+                storage=replace(values.storage, native=native.lower().replace("ean", "")),
+            )
+        )
+        if values.storage.blank == "nan":
+            return getattr(self.pandas.arrays, holder)(np.where(values.missing, np.nan, cast), nothing)
+        return getattr(self.pandas.arrays, holder)(cast, values.missing.copy())
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
+        return self.pandas.DataFrame(dict(zip(names, columns, strict=True)))
+
+
+def _categories_of(values: Values) -> Values:
+    """The categories of a categorical column, as a column."""
+    storage = values.storage
+    assert storage.labels is not None
+    assert storage.categories is not None
+    data = label_array(storage.family, storage.categories)
+    return Values(values.name, storage.labels, data, np.zeros(len(data), dtype=bool))
+
+
+def _codes_of(values: Values) -> NDArray[np.int64]:
+    """Positions in the categories of the storage; -1 where missing."""
+    position = {label: i for i, label in enumerate(values.storage.categories or ())}
+    codes, labels = values.coded()
+    of_label = np.array([position.get(label, -1) for label in labels], dtype=np.int64)
+    found = of_label[codes] if len(of_label) else np.full(len(values), -1, dtype=np.int64)
+    return np.where(values.missing, -1, found)
+
+
+class PolarsFrame:
+    """A polars DataFrame."""
+
+    container: ClassVar[str] = "polars"
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self.names: list[Name] = list(native.columns)
+        self.n_rows = native.height
+
+    def column(self, position: int) -> Values:
+        name, native = self.names[position], self.native.to_series(position)
+        series = nw.from_native(native, series_only=True)
+        if isinstance(series.dtype, nw.Enum):
+            return _polars_enum(name, native)
+        return read_series(name, series, str(native.dtype))
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
+
+
+def _polars_enum(name: Name, native: Any) -> Values:
+    categories = tuple(native.dtype.categories.to_list())
+    missing = native.is_null().to_numpy()
+    codes = native.to_physical().fill_null(0).to_numpy().astype(np.int64)
+    labels = np.empty(len(categories), dtype=object)
+    labels[:] = categories
+    storage = Storage("text", "Enum", categories=categories, ordered=True, labels=Storage("text", "String"))
+    return Values(name, storage, codes, missing, labels)
+
+
+class PolarsWriter:
+    """Writes a polars DataFrame."""
+
+    def __init__(self) -> None:
+        self.polars: Any = nw.Implementation.POLARS.to_native_namespace()
+
+    def column(self, values: Values) -> Any:
+        pl, dtype = self.polars, self._dtype(values.storage)
+        series = _POLARS_WRITERS.get(values.family, _polars_objects)(pl, values, dtype)
+        try:
+            return series.cast(dtype)
+        except pl.exceptions.InvalidOperationError:
+            return series  # too large for the dtype seen in fit: wider rather than wrong
+
+    def _dtype(self, storage: Storage) -> Any:
+        pl, word = self.polars, storage.native.split("(")[0]
+        if word == "Enum":
+            return pl.Enum(storage.categories)
+        if word == "Datetime":
+            return pl.Datetime(storage.unit, storage.zone)
+        if word == "Duration":
+            return pl.Duration(storage.unit)
+        if word == "Decimal":
+            precision, scale = map(int, re.findall(r"\d+", storage.native))
+            return pl.Decimal(precision, scale)
+        return getattr(pl, word)
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
+        return self.polars.DataFrame(dict(zip(names, columns, strict=True)))
+
+
+def _polars_objects(pl: Any, values: Values, dtype: Any) -> Any:
+    return pl.Series(to_objects(values), dtype=pl.String if values.family == "text" else dtype)
+
+
+def _polars_numbers(pl: Any, values: Values, dtype: Any) -> Any:
+    if values.storage.native.startswith("Decimal"):
+        return pl.Series(to_objects(values), dtype=dtype)
+    data = values.plain()
+    if values.storage.blank == "nan" and values.any_missing:
+        return pl.Series(np.where(values.missing, np.nan, data))
+    series = pl.Series(data)
+    return series.set(pl.Series(values.missing), None) if values.any_missing else series
+
+
+def _polars_days(pl: Any, values: Values, dtype: Any) -> Any:
+    # Date is held in 32 bits; the physical cast takes that and nothing wider.
+    series = _polars_numbers(pl, values, dtype)
+    return series.cast(pl.Int32) if values.storage.native == "Date" else series
+
+
+_POLARS_WRITERS: dict[str, Callable[[Any, Values, Any], Any]] = {
+    "float": _polars_numbers,
+    "integer": _polars_numbers,
+    "boolean": _polars_numbers,
+    "datetime": _polars_days,
+    "duration": _polars_numbers,
+    "time": _polars_numbers,
+}
+
+
+class ArrowFrame:
+    """A pyarrow Table."""
+
+    container: ClassVar[str] = "pyarrow"
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self.names: list[Name] = list(native.column_names)
+        self.n_rows = native.num_rows
+
+    def column(self, position: int) -> Values:
+        return _arrow_column(self.names[position], self.native.column(position))
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
+
+
+def _arrow_column(name: Name, native: Any) -> Values:
+    text = str(native.type)
+    if text.startswith("dictionary"):
+        return _arrow_dictionary(name, native)
+    return read_series(name, nw.from_native(native, series_only=True), text)
+
+
+def _arrow_dictionary(name: Name, native: Any) -> Values:
+    chunks = native.unify_dictionaries().chunks
+    no_rows = np.zeros(0, dtype=np.int64)
+    missing = np.concatenate([c.is_null().to_numpy(zero_copy_only=False) for c in chunks] or [no_rows > 0])
+    codes = [c.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64) for c in chunks]
+    pa: Any = nw.Implementation.PYARROW.to_native_namespace()
+    dictionary = chunks[0].dictionary if chunks else pa.array([], type=native.type.value_type)
+    if dictionary.null_count:  # a null that hides behind a code
+        return _arrow_column(name, native.cast(native.type.value_type))
+    inner = _arrow_column(name, pa.chunked_array([dictionary]))
+    storage = Storage(
+        inner.family,
+        f"dictionary:{native.type.index_type}",
+        unit=inner.storage.unit,
+        zone=inner.storage.zone,
+        categories=tuple(inner.plain().tolist()),
+        ordered=bool(native.type.ordered),
+        labels=inner.storage,
+    )
+    labels = inner.plain() if len(inner) else np.zeros(0, dtype=object)
+    return Values(name, storage, np.concatenate(codes or [no_rows]), missing, labels)
+
+
+class ArrowWriter:
+    """Writes a pyarrow Table."""
+
+    def __init__(self) -> None:
+        self.pyarrow: Any = nw.Implementation.PYARROW.to_native_namespace()
+
+    def column(self, values: Values) -> Any:
+        return self.pyarrow.chunked_array([self._array(values)])
+
+    def _array(self, values: Values) -> Any:
+        pa, storage = self.pyarrow, values.storage
+        if storage.native.startswith("dictionary:"):
+            codes = pa.array(_codes_of(values), mask=values.missing)
+            index = pa.type_for_alias(storage.native.partition(":")[2])
+            return pa.DictionaryArray.from_arrays(
+                codes.cast(index), self._array(_categories_of(values)), ordered=storage.ordered
+            )
+        dtype = self._dtype(storage)
+        if values.family in ("text", "nothing") or "decimal" in storage.native:
+            return pa.array(to_objects(values), type=dtype)
+        if values.storage.blank == "nan" and values.any_missing:
+            return pa.array(np.where(values.missing, np.nan, values.plain())).cast(dtype)
+        data = values.plain()
+        # Dates and some times are held in 32 bits, and cast from nothing wider.
+        data = data.astype(np.int32) if storage.native.startswith(("date32", "time32")) else data
+        array = pa.array(data, mask=values.missing)
+        try:
+            return array.cast(dtype)
+        except pa.ArrowInvalid:
+            return array  # too large for the dtype seen in fit: wider rather than wrong
+
+    def _dtype(self, storage: Storage) -> Any:
+        pa, native = self.pyarrow, storage.native
+        if native.startswith("timestamp"):
+            return pa.timestamp(storage.unit, storage.zone)
+        if native.startswith("decimal"):
+            word, precision, scale = re.match(r"(\w+)\((\d+), (-?\d+)\)", native).groups()  # type: ignore[union-attr]
+            return getattr(pa, word)(int(precision), int(scale))
+        return pa.type_for_alias(native)
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
+        return self.pyarrow.table(list(columns), names=list(names))
+
+
+WRITERS: dict[str, Callable[[], Writer]] = {
+    "numpy": NumpyWriter,
+    "pandas": PandasWriter,
+    "polars": PolarsWriter,
+    "pyarrow": ArrowWriter,
+}
+
+
+# ---- opening -----------------------------------------------------------------------------------------------
+
+
+def open_frame(data: object) -> Frame:
+    """Wrap a table of a supported container, or refuse it with what to do.
+
+    Raises
+    ------
+    SchemaError
+        If `data` is lazy, sparse, not of two dimensions, of an unknown type, or has no rows or columns, or if
+        two columns share a name.
+    """
+    frame = _wrap(data)
+    seen: set[Name] = set()
+    for name in frame.names:
+        if name in seen:
+            raise SchemaError(
+                f"column name {name!r} is used twice. Names must be unique: rename or drop one."
+            )
+        seen.add(name)
+    shape = f"(shape=({frame.n_rows}, {len(frame.names)}))"
+    if not frame.names:
+        raise SchemaError(f"Found array with 0 feature(s) {shape} while a minimum of 1 is required.")
+    if not frame.n_rows:
+        raise SchemaError(f"Found array with 0 sample(s) {shape} while a minimum of 1 is required.")
+    return frame
+
+
+def _wrap(data: object) -> Frame:
+    for is_type, wrapper in (
+        (dependencies.is_pandas_dataframe, PandasFrame),
+        (dependencies.is_polars_dataframe, PolarsFrame),
+        (dependencies.is_pyarrow_table, ArrowFrame),
+    ):
+        if is_type(data):
+            return wrapper(data)
+    kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__qualname__}"
+    if dependencies.is_polars_lazyframe(data):
+        raise SchemaError("a polars LazyFrame has no rows yet. Collect it first: data.collect().")
+    if hasattr(data, "toarray") and hasattr(data, "nnz"):
+        raise SchemaError(f"sparse input ({kind}) is not supported. Make it dense: data.toarray().")
+    if isinstance(data, (str, bytes, Mapping, set)) or (
+        not isinstance(data, (list, tuple)) and not hasattr(data, "__array__")
+    ):
+        raise SchemaError(
+            f"a {kind} is not a table. Pass a pandas or polars DataFrame, a pyarrow Table or a 2-D numpy "
+            "array."
+        )
+    return NumpyFrame(_matrix(data))
+
+
+def _matrix(data: Any) -> Array:
+    try:
+        if isinstance(data, np.ma.MaskedArray):
+            data = data.astype(np.float64).filled(np.nan)  # asarray would show what is under the mask
+        array = np.asarray(data)
+        if array.dtype.kind in "US" and isinstance(data, (list, tuple)):
+            array = np.asarray(data, dtype=object)  # numpy turns [[1, "a"]] into text; keep the number
+    except ValueError as error:
+        raise SchemaError(f"the rows of a list must have one length: {error}") from error
+    if array.dtype.kind == "c":
+        raise SchemaError(
+            f"Complex data not supported: dtype {array.dtype}. Pass real and imaginary columns."
+        )
+    if array.dtype.names is not None:
+        raise SchemaError("a structured array is not supported. Pass pandas.DataFrame(data).")
+    if array.ndim != 2:
+        advice = (
+            "Reshape your data: data.reshape(-1, 1) for one column, data.reshape(1, -1) for one row."
+            if array.ndim < 2
+            else "Reshape it to (rows, columns), or use a model of series or images."
+        )
+        raise SchemaError(
+            f"expected a 2-D table, got {array.ndim} dimension(s) of shape {array.shape}. {advice}"
+        )
+    return array

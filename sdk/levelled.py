@@ -1,0 +1,244 @@
+"""Columns of levels: text, codes, truth values and constants as ids."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.columns import FAMILY_WORDS, Encoded, as_condition, refuse_missing_condition
+from lookalike.errors import ConditionError, SchemaError
+from lookalike.measured import refuse_infinity
+from lookalike.values import NANOSECONDS, Scalar, Values, label_array
+
+_FEW_LEVELS = 10  # a column of whole numbers in a frame with at most so many values is a category
+_ROWS_PER_LEVEL = 5
+
+# ---- levelled ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Levelled(Encoded):
+    """One of a set of levels: 0 is the most frequent; `unseen` and `blank` follow the last."""
+
+    part: ClassVar[str] = "ids"
+
+    levels: tuple[Scalar, ...] = field(default=(), init=False)
+    counts: tuple[int, ...] = field(default=(), init=False)
+
+    @property
+    def unseen(self) -> int:
+        """The id of a level that fit did not see."""
+        return len(self.levels)
+
+    @property
+    def blank(self) -> int:
+        """The id of a missing value."""
+        return len(self.levels) + 1
+
+    def fit(self, values: Values) -> Self:
+        refuse_infinity(values)
+        fitted = super().fit(values)
+        codes, labels = values.coded()
+        count = np.bincount(codes[~values.missing], minlength=len(labels)).tolist() if len(labels) else []
+        counts: dict[Scalar, int] = {}
+        for label, n in zip(labels, count, strict=True):  # a dictionary may hold a label twice
+            counts[label] = counts.get(label, 0) + n
+        if values.storage.categories is None:
+            counts = {label: n for label, n in counts.items() if n}
+        for level in self.also_legal(values):
+            counts.setdefault(level, 0)
+        order = sorted(counts, key=lambda level: (-counts[level], level))
+        return fitted.learned(levels=tuple(order), counts=tuple(counts[level] for level in order))
+
+    def also_legal(self, values: Values) -> Sequence[Scalar]:
+        """Levels that are legal whether fit saw them or not."""
+        return ()
+
+    @cached_property
+    def _position(self) -> dict[Scalar, int]:
+        return {level: i for i, level in enumerate(self.levels)}
+
+    def encode(self, values: Values, allow_missing: bool = False) -> NDArray[np.int64]:
+        """Turn values into the ids of their levels."""
+        refuse_infinity(values)
+        self.conform(values, allow_missing)
+        codes, labels = values.coded()
+        known = self._position
+        ids_of = np.fromiter(
+            (known.get(label, self.unseen) for label in self._same_unit(values, labels)),
+            np.int64,
+            len(labels),
+        )
+        ids = ids_of[codes] if len(labels) else np.full(len(values), self.blank)
+        return np.where(values.missing, self.blank, ids) if values.any_missing else ids
+
+    def _same_unit(self, values: Values, labels: list[Scalar]) -> list[Scalar]:
+        """Times in the unit of fit; a time between two of its ticks is no level."""
+        mine, theirs = NANOSECONDS.get(self.storage.unit), NANOSECONDS.get(values.storage.unit)
+        if mine is None or theirs is None or mine == theirs:
+            return labels
+        whole = [divmod(int(label) * theirs, mine) for label in labels]
+        return [ticks if not rest else "" for ticks, rest in whole]
+
+    def decode(self, ids: NDArray[np.int64]) -> Values:
+        """Turn ids back into values. What fit did not see, having no value, comes back missing."""
+        missing = (ids < 0) | (ids >= self.unseen)
+        labels = label_array(self.storage.family, self.levels)
+        return Values(self.name, self.storage, np.where(missing, 0, ids), missing, labels)
+
+    def condition(self, values: Values) -> NDArray[np.int64]:
+        """Encode a condition, which must be a level of fit."""
+        ids = as_condition(self.encode, values, allow_missing=True)
+        refuse_missing_condition(self, values)
+        strange = ids == self.unseen
+        if strange.any():
+            row = int(strange.argmax())
+            shown = [self.show(level) for level in self.levels[:10]]
+            value = values.show(row)
+            near = difflib.get_close_matches(value, [self.show(level) for level in self.levels], n=1)
+            more = f" and {len(self.levels) - 10} more" if len(self.levels) > 10 else ""
+            raise ConditionError(
+                f"{self.name!r} cannot be {value}: fit saw {', '.join(shown) or 'no value'}{more}."
+                + (f" Did you mean {near[0]}?" if near else "")
+            )
+        return ids
+
+    def show(self, level: Scalar) -> str:
+        """A level as people write it."""
+        data = label_array(self.storage.family, [level])
+        return Values(self.name, self.storage, data, np.zeros(1, dtype=bool)).show(0)
+
+    def describe(self) -> str:
+        shown = ", ".join(self.show(level) for level in self.levels[:3])
+        return f"{len(self.levels)} levels: {shown}" + (", ..." if len(self.levels) > 3 else "")
+
+
+@dataclass(frozen=True, repr=False)
+class Categorical(Levelled):
+    """One of a set of levels, such as text or a code.
+
+    Empty text is a level like any other; None, NaN and NA are missing.
+
+    Parameters
+    ----------
+    levels : sequence, optional
+        Levels that are legal although fit may not see them, such as ``["yes", "no"]``.
+    nullable : bool
+        Whether a value may be missing although none was in fit.
+    """
+
+    kind: ClassVar[str] = "category"
+
+    levels: Sequence[Scalar] = field(default=(), kw_only=True)  # type: ignore[assignment]
+
+    @classmethod
+    def suits(cls, values: Values, plain_array: bool) -> bool:
+        if values.storage.categories is not None or values.family == "text":
+            return True
+        if plain_array or values.family != "integer":
+            return False
+        few = np.unique(values.present[:1000])
+        if len(few) > _FEW_LEVELS:
+            return False
+        few = np.unique(values.present)
+        return len(few) <= _FEW_LEVELS and len(values) >= _ROWS_PER_LEVEL * len(few)
+
+    def fit(self, values: Values) -> Self:
+        fitted = super().fit(values)
+        declared = values.storage.categories
+        if declared is not None:
+            new = tuple(level for level in self.levels if level not in set(declared))
+            fitted = fitted.learned(storage=replace(values.storage, categories=declared + new))
+        return fitted
+
+    def also_legal(self, values: Values) -> Sequence[Scalar]:
+        expected = _LEVEL_TYPES[values.family]
+        for level in self.levels:
+            if not isinstance(level, expected):
+                raise SchemaError(
+                    f"column {values.name!r} holds {FAMILY_WORDS[values.family]}, but levels names "
+                    f"{level!r}, which is a {type(level).__name__}. Name levels of the column's own type."
+                )
+        return [*(values.storage.categories or ()), *self.levels]
+
+
+_LEVEL_TYPES: dict[str, tuple[type, ...]] = {
+    "float": (float, int),
+    "integer": (int,),
+    "boolean": (bool,),
+    "text": (str,),
+    "datetime": (int,),
+    "duration": (int,),
+    "time": (int,),
+    "nothing": (str, int, float),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Boolean(Levelled):
+    """True or False.
+
+    Parameters
+    ----------
+    nullable : bool
+        Whether a value may be missing although none was in fit.
+    """
+
+    kind: ClassVar[str] = "boolean"
+    families: ClassVar[frozenset[str]] = frozenset({"boolean", "integer", "float"})
+
+    @classmethod
+    def suits(cls, values: Values, plain_array: bool) -> bool:
+        return values.family == "boolean"
+
+    def fit(self, values: Values) -> Self:
+        other = (values.data != 0) & (values.data != 1) & ~values.missing
+        if values.labels is None and values.family in self.families and other.any():
+            row = int(other.argmax())
+            raise SchemaError(
+                f"column {values.name!r} holds {values.show(row)} in row {row}, which is neither True nor "
+                "False. Declare la.Categorical() or la.Number()."
+            )
+        return super().fit(values)
+
+    def also_legal(self, values: Values) -> Sequence[Scalar]:
+        return (False, True)
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(Levelled):
+    """One value, or none at all. Another value at predict time is an unseen level.
+
+    Parameters
+    ----------
+    nullable : bool
+        Whether a value may be missing although none was in fit.
+    """
+
+    kind: ClassVar[str] = "constant"
+
+    @classmethod
+    def suits(cls, values: Values, plain_array: bool) -> bool:
+        if values.storage.categories is not None:
+            return False
+        present = values.present
+        return not len(present) or bool((present == present[0]).all())
+
+    def fit(self, values: Values) -> Self:
+        fitted = super().fit(values)
+        if len(fitted.levels) > 1:
+            shown = [fitted.show(level) for level in fitted.levels[:2]]
+            raise SchemaError(
+                f"column {values.name!r} is not constant: it holds {shown[0]} and {shown[1]}. Leave its kind "
+                "to be inferred."
+            )
+        return fitted
+
+    def describe(self) -> str:
+        return self.show(self.levels[0]) if self.levels else "always missing"

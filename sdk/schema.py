@@ -1,0 +1,497 @@
+"""The string half of the table codec: a frame of any container to plain arrays, and back.
+
+`Schema.fit` gives each column a kind (`lookalike.columns`). Unless `overrides` says otherwise, the first line
+that holds decides:
+
+=============  ============================================================================================
+kind           a column that
+=============  ============================================================================================
+Constant       has one distinct value, or none at all (and is not categorical)
+Identifier     is text, all distinct, 50 rows or more; or whole numbers, all distinct, 50 rows or more, and
+               consecutive, strictly monotonic or named like a key (``id``, ``order_key``, ``userId``)
+Categorical    is text, categorical, Enum or dictionary; or whole numbers with at most 10 distinct values and
+               at least 5 rows a value
+Boolean        holds truth values
+Datetime       holds dates or instants
+Duration       holds spans of time, or times of day
+Number         holds any other whole numbers, decimals or floats
+=============  ============================================================================================
+
+In a numpy array of a numeric dtype every column that varies is a Number. ``None``, ``NaN``, ``NaT`` and
+``pandas.NA`` are missing; empty text is a value. Infinity is refused. Nested and binary columns are refused
+unless they are declared `Ignored`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.columns import Column, Encoded, Ignored
+from lookalike.errors import ConditionError, LookalikeWarning, SchemaError, did_you_mean
+from lookalike.frames import WRITERS, Frame, NumpyFrame, open_frame
+from lookalike.identifiers import Identifier
+from lookalike.levelled import Boolean, Categorical, Constant, Levelled
+from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of
+from lookalike.values import Array, Name, Storage, Values, values_of
+
+__all__ = [
+    "Boolean",
+    "Categorical",
+    "Constant",
+    "Datetime",
+    "Duration",
+    "Identifier",
+    "Ignored",
+    "Number",
+    "Schema",
+    "Table",
+]
+
+_SHOWN_COLUMNS = 40
+
+_KINDS: dict[str, type[Column]] = {
+    kind.kind: kind
+    for kind in (Number, Datetime, Duration, Categorical, Boolean, Constant, Identifier, Ignored)
+}
+
+# The first that suits is taken: what has one value is constant whatever its type, and a key is no number.
+_INFERENCE: tuple[type[Column], ...] = (
+    Constant,
+    Identifier,
+    Categorical,
+    Boolean,
+    Datetime,
+    Duration,
+    Number,
+)
+
+
+def infer(values: Values, plain_array: bool = False) -> Column:
+    """Choose the kind of a column. `plain_array`: it is part of a numeric matrix."""
+    return next(kind() for kind in _INFERENCE if kind.suits(values, plain_array))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows as a model takes them.
+
+    Attributes
+    ----------
+    numbers : ndarray of shape (n, n_numbers), float64
+        NaN where missing. May be a read-only view of the caller's array.
+    ids : ndarray of shape (n, n_categories), int64
+        A level's rank by falling frequency in fit; the number of levels for a value that fit did not see, and
+        one more where missing.
+    """
+
+    numbers: NDArray[np.float64]
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def rows(self, index: slice | NDArray[Any]) -> Table:
+        """Select rows by a slice, positions or a mask."""
+        return Table(self.numbers[index], self.ids[index])
+
+
+@dataclass(frozen=True, repr=False)
+class Schema:
+    """What the columns of a table are, and how to take them to arrays and back.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+        Fitted kinds in the order of the table.
+    container : {"numpy", "pandas", "polars", "pyarrow"}
+        What `decode` returns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> schema = Schema.fit(np.array([[1.5, 2.0], [0.5, 4.0]]))
+    >>> schema
+    Schema of a numpy table, 2 columns
+      'x0'  number  0.5 to 1.5
+      'x1'  number  2 to 4
+    >>> schema.decode(schema.encode([[1.5, 2.0]]))
+    array([[1.5, 2. ]])
+    """
+
+    columns: tuple[Column, ...]
+    container: str
+
+    @classmethod
+    def fit(cls, data: object, overrides: Mapping[Any, Column] | None = None) -> Schema:
+        """Learn the columns of a table.
+
+        Parameters
+        ----------
+        data : DataFrame, pyarrow.Table or array-like of shape (n_rows, n_columns)
+            pandas, polars, pyarrow or numpy.
+        overrides : mapping of column name to kind, optional
+            Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; columns of an array are named ``"x0"``,
+            ``"x1"``, ... Other columns are inferred.
+
+        Raises
+        ------
+        SchemaError
+            If a column cannot be read, or cannot be of the kind asked for, or none is left to model.
+        """
+        frame = open_frame(data)
+        wishes = dict(overrides or {})
+        for name, wish in wishes.items():
+            _check_wish(frame, name, wish)
+        known = _fit_matrix(frame, wishes)
+        columns = []
+        for position, name in enumerate(frame.names):
+            if position in known:
+                columns.append(known[position])
+            elif isinstance(wishes.get(name), Ignored):
+                columns.append(wishes[name].learned(name=name))  # unread: it may be of any type
+            else:
+                values = frame.column(position)
+                kind = wishes.get(name) or infer(values, plain_array=_is_numeric_matrix(frame))
+                columns.append(kind.fit(values))
+        schema = cls(tuple(columns), frame.container)
+        if not schema.number_columns and not schema.category_columns:
+            raise SchemaError(
+                "no column is left to model: "
+                + ", ".join(f"{c.name!r} is {c.kind}" for c in columns[:5])
+                + f". Declare a kind for one, such as schema={{{columns[0].name!r}: la.Categorical()}}."
+            )
+        return schema
+
+    @cached_property
+    def names(self) -> list[Name]:
+        """Names of all columns seen in fit, in order."""
+        return [column.name for column in self.columns]
+
+    @cached_property
+    def number_columns(self) -> tuple[Measured, ...]:
+        """The columns of `Table.numbers`, in order."""
+        return tuple(column for column in self.columns if isinstance(column, Measured))
+
+    @cached_property
+    def category_columns(self) -> tuple[Levelled, ...]:
+        """The columns of `Table.ids`, in order."""
+        return tuple(column for column in self.columns if isinstance(column, Levelled))
+
+    @cached_property
+    def _by_name(self) -> dict[Name, Column]:
+        return {column.name: column for column in self.columns}
+
+    def encode(self, data: object, allow_missing: bool = False, *, owner: str = "the schema") -> Table:
+        """Turn a table into arrays.
+
+        Parameters
+        ----------
+        data : DataFrame, pyarrow.Table or array-like of shape (n_rows, n_columns)
+            Columns are matched by name, in any order; identifiers and ignored columns may be absent. Arrays
+            are matched by position.
+        allow_missing : bool
+            Take missing values also in columns that had none in fit.
+        owner : str
+            Who to name as the one that expects another number of columns.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, unknown or of another type than in fit, or holds what no row may hold.
+        """
+        frame = open_frame(data)
+        position = self._match(frame, owner)
+        if self._plain is not None:
+            matrix = frame.matrix([position[name] for name in self.names])
+            table = None if matrix is None else self._plain.encode(matrix, allow_missing)
+            if table is not None:
+                return table
+        numbers = np.empty((frame.n_rows, len(self.number_columns)))
+        ids = np.empty((frame.n_rows, len(self.category_columns)), dtype=np.int64)
+        for k, measured in enumerate(self.number_columns):
+            numbers[:, k] = measured.encode(frame.column(position[measured.name]), allow_missing)
+        for k, levelled in enumerate(self.category_columns):
+            ids[:, k] = levelled.encode(frame.column(position[levelled.name]), allow_missing)
+        return Table(numbers, ids)
+
+    def _match(self, frame: Frame, owner: str) -> dict[Name, int]:
+        """Where in the frame each fitted column is."""
+        given = {name: i for i, name in enumerate(frame.names)}
+        by_position = frame.container == "numpy" or (
+            self.container == "numpy" and not given.keys() & self._by_name.keys()
+        )
+        if by_position:
+            if len(frame.names) != len(self.columns):
+                raise SchemaError(  # scikit-learn's words, which its checks look for
+                    f"X has {len(frame.names)} features, but {owner} is expecting {len(self.columns)} "
+                    "features as input."
+                )
+            if frame.container != self.container:
+                had, has = ("names", "none") if frame.container == "numpy" else ("no names", "names")
+                warnings.warn(
+                    f"columns had {had} in fit and have {has} now: they are taken by position.",
+                    LookalikeWarning,
+                    stacklevel=3,
+                )
+            return {name: i for i, name in enumerate(self.names)}
+        extra = [name for name in frame.names if name not in self._by_name]
+        absent = [c.name for c in self.columns if isinstance(c, Encoded) and c.name not in given]
+        if extra:
+            lost = f" Missing: {_listed(absent)}." if absent else ""
+            advice = did_you_mean(extra[0], absent) or " Drop it or fit again."
+            raise SchemaError(f"column {extra[0]!r} was not seen in fit.{advice}{lost}")
+        if absent:
+            others = f" So are {_listed(absent[1:])}." if absent[1:] else ""
+            raise SchemaError(
+                f"column {absent[0]!r} is missing, but fit saw it.{others} Pass every column of fit."
+            )
+        return given
+
+    @cached_property
+    def _plain(self) -> _PlainMatrix | None:
+        return _PlainMatrix.of(self)
+
+    def decode(self, table: Table, *, row_start: int = 0, seed: int = 0) -> Any:
+        """Turn arrays into a table of the container and dtypes of fit.
+
+        Numbers come back within the range of fit and on its grid (whole numbers, few decimals, ticks of a
+        clock); what has no value, such as an unseen level, comes back missing. Ignored columns are left out.
+
+        Parameters
+        ----------
+        table : Table
+        row_start, seed : int
+            Identifiers are a function of the seed and of the row's number, which starts here.
+
+        Returns
+        -------
+        DataFrame, pyarrow.Table or ndarray
+        """
+        shape = (len(table), len(self.number_columns)), (len(table), len(self.category_columns))
+        if (table.numbers.shape, table.ids.shape) != shape:
+            raise SchemaError(
+                f"expected arrays of shapes {shape[0]} and {shape[1]}, got {table.numbers.shape} and "
+                f"{table.ids.shape}."
+            )
+        cells = {"numbers": iter(table.numbers.T), "ids": iter(table.ids.T)}
+        rows = np.arange(row_start, row_start + len(table), dtype=np.int64)
+        writer, names, columns = WRITERS[self.container](), [], []
+        for column in self.columns:
+            values = (
+                column.decode(next(cells[column.part]))
+                if isinstance(column, Encoded)
+                else column.generate(seed, rows)
+            )
+            if values is not None:
+                names.append(column.name)
+                columns.append(writer.column(values))
+        return writer.frame(names, columns, len(table))
+
+    def condition(self, given: Mapping[Any, object], n: int) -> Table:
+        """Encode what rows to be generated should hold.
+
+        Parameters
+        ----------
+        given : mapping of column name to value
+            A scalar, None for missing, or a sequence of one value a row. Times may be ISO 8601 text.
+        n : int
+            Number of rows.
+
+        Returns
+        -------
+        Table
+            NaN and -1 in the columns that are not in `given`. A NaN in a column of `given` asks for a missing
+            value.
+
+        Raises
+        ------
+        ConditionError
+            If a column or level is unknown, a number lies outside the range of fit, or no row can meet it.
+        """
+        numbers = np.full((n, len(self.number_columns)), np.nan)
+        ids = np.full((n, len(self.category_columns)), -1, dtype=np.int64)
+        cells: dict[str, tuple[Array, tuple[Column, ...]]] = {
+            "numbers": (numbers, self.number_columns),
+            "ids": (ids, self.category_columns),
+        }
+        for name, wanted in given.items():
+            column = self._by_name.get(name)
+            if column is None:
+                raise ConditionError(
+                    f"{name!r} is not a column.{did_you_mean(name, self.names)} "
+                    f"Columns are {_listed(self.names)}."
+                )
+            if not isinstance(column, Encoded):
+                raise ConditionError(f"{name!r} is {column.kind}: it is not modelled, so it cannot be given.")
+            array, columns = cells[column.part]
+            array[:, columns.index(column)] = _encode_condition(column, wanted, n)
+        return Table(numbers, ids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON needs to rebuild the schema."""
+        return {"container": self.container, "columns": [column.to_dict() for column in self.columns]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Schema:
+        """Rebuild a schema from `to_dict`."""
+        if data.get("container") not in WRITERS or not isinstance(data.get("columns"), list):
+            raise SchemaError("this is not the description of a schema: it needs a container and columns.")
+        return cls(tuple(_column_from_dict(column) for column in data["columns"]), data["container"])
+
+    def __repr__(self) -> str:
+        shown = self.columns[:_SHOWN_COLUMNS]
+        wide = max((len(repr(c.name)) for c in shown), default=0)
+        tall = max((len(c.kind) for c in shown), default=0)
+        lines = [f"Schema of a {self.container} table, {len(self.columns)} columns"]
+        for c in shown:
+            share = f" ({c.missing:.1%} missing)" if c.missing else ""
+            lines.append(f"  {c.name!r:{wide}}  {c.kind:{tall}}  {c.describe()}{share}".rstrip())
+        if len(self.columns) > len(shown):
+            lines.append(f"  ... and {len(self.columns) - len(shown)} more")
+        return "\n".join(lines)
+
+
+def _column_from_dict(data: Mapping[str, Any]) -> Column:
+    given = dict(data)
+    kind = given.pop("kind", None)
+    if kind not in _KINDS:
+        raise SchemaError(f"unknown kind of column {kind!r}; known are {', '.join(_KINDS)}.")
+    made = _KINDS[kind]()
+    if set(given) != {f.name for f in fields(made)}:
+        raise SchemaError(f"the description of column {given.get('name')!r} has other fields than a {kind}.")
+    state = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return made.learned(**{**state, "storage": Storage.from_dict(given["storage"])})
+
+
+def _listed(names: list[Name]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more
+
+
+def _check_wish(frame: Frame, name: object, wish: object) -> None:
+    if name not in frame.names:
+        raise SchemaError(
+            f"schema names column {name!r}, which the data lack.{did_you_mean(name, frame.names)} "
+            f"Columns are {_listed(frame.names)}."
+        )
+    if not isinstance(wish, Column):
+        hint = (
+            f"la.{wish.__name__}()"
+            if isinstance(wish, type) and issubclass(wish, Column)
+            else "la.Categorical()"
+        )
+        raise SchemaError(f"schema[{name!r}] must be a kind of column, such as {hint}, got {wish!r}.")
+
+
+def _encode_condition(column: Encoded, wanted: object, n: int) -> Array:
+    if isinstance(wanted, (str, bytes, np.generic)) or not hasattr(wanted, "__len__"):
+        wanted = [wanted]
+    elif len(wanted) != n:
+        raise ConditionError(
+            f"{column.name!r} is given {len(wanted)} values for {n} rows. Give one value, or one a row."
+        )
+    try:
+        values = values_of(column.name, wanted)
+    except SchemaError as error:
+        raise ConditionError(f"condition on {column.name!r}: {error}") from error
+    return column.condition(values)
+
+
+# ---- numeric matrices, all columns at once -----------------------------------------------------------------
+
+
+def _is_numeric_matrix(frame: Frame) -> bool:
+    return isinstance(frame, NumpyFrame) and frame.array.dtype.kind in "fiub"
+
+
+def _fit_matrix(frame: Frame, wishes: Mapping[Any, Column]) -> dict[int, Column]:
+    """Fit the plain numbers of a numeric matrix, as `Number.fit` would one by one."""
+    if (
+        not isinstance(frame, NumpyFrame)
+        or frame.array.dtype.kind not in "fiu"
+        or frame.array.dtype.itemsize > 8
+    ):
+        return {}
+    array = frame.array
+    low, high = np.fmin.reduce(array, axis=0), np.fmax.reduce(array, axis=0)
+    if array.dtype.kind == "f":
+        state: dict[str, Any] = {"decimals": None}
+        missing = np.isnan(array).mean(axis=0)
+        # Columns that may have few decimals are looked at one by one: a sample rules the others out.
+        few = array[:: max(len(array) // 64, 1)].astype(np.float64)
+        varied = np.isfinite(low) & np.isfinite(high) & (low < high)
+        done = varied & np.array([decimals is None for decimals in _sampled_decimals(few, array.dtype)])
+    else:
+        state = {"decimals": 0, "integral": True}
+        missing = np.zeros(array.shape[1])
+        done = (low < high) & (low >= -(2**53)) & (high <= 2**53)
+    storage = Storage("float" if array.dtype.kind == "f" else "integer", array.dtype.str)
+    columns = zip(np.flatnonzero(done).tolist(), low[done].tolist(), high[done].tolist(), strict=True)
+    return {
+        i: Number().learned(
+            name=frame.names[i], storage=storage, missing=float(missing[i]), low=least, high=most, **state
+        )
+        for i, least, most in columns
+        if frame.names[i] not in wishes
+    }
+
+
+def _sampled_decimals(few: NDArray[np.float64], dtype: np.dtype[Any]) -> list[int | None]:
+    precision = precision_of(Storage("float", dtype.str))
+    return [decimals_of(column[~np.isnan(column)], precision) for column in few.T]
+
+
+@dataclass(frozen=True, eq=False)
+class _PlainMatrix:
+    """Encodes arrays of which every column is a plain number or a constant."""
+
+    numbers: NDArray[np.int64] | slice
+    constants: NDArray[np.int64]
+    values: NDArray[np.float64]  # of the constants; NaN for one that is always missing
+    n_levels: NDArray[np.int64]  # of the constants
+    nullable: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, schema: Schema) -> _PlainMatrix | None:
+        plain = [
+            isinstance(c, Encoded)
+            and c.storage.family in ("float", "integer")
+            and (isinstance(c, Constant) or (isinstance(c, Number) and c.is_plain))
+            for c in schema.columns
+        ]
+        if not all(plain):
+            return None
+        numbers = np.array([i for i, c in enumerate(schema.columns) if isinstance(c, Number)], dtype=np.int64)
+        held = [(i, c) for i, c in enumerate(schema.columns) if isinstance(c, Constant)]
+        return cls(
+            slice(None) if not held else numbers,
+            np.array([i for i, _ in held], dtype=np.int64),
+            np.array([c.levels[0] if c.levels else np.nan for _, c in held], dtype=np.float64),
+            np.array([len(c.levels) for _, c in held], dtype=np.int64),
+            np.array([isinstance(c, Encoded) and c.may_be_missing for c in schema.columns], dtype=bool),
+        )
+
+    def encode(self, array: Array, allow_missing: bool) -> Table | None:
+        """Encode, or return None where a column has to be looked at: something is wrong with it."""
+        data = array.astype(np.float64, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = data.sum()
+        if not np.isfinite(total):
+            if np.isinf(data).any():
+                return None
+            if not allow_missing and (np.isnan(data).any(axis=0) & ~self.nullable).any():
+                return None
+        numbers = data[:, self.numbers]
+        if np.shares_memory(numbers, array):
+            numbers.flags.writeable = False  # a view: what it shows is the caller's
+        held = data[:, self.constants]
+        ids = np.where(held == self.values, 0, self.n_levels)
+        ids = np.where(np.isnan(held), self.n_levels + 1, ids)
+        return Table(numbers, ids)
