@@ -11,7 +11,9 @@ from typing import Any
 
 from lookalike._version import __version__
 
-_HOME: dict[str, str] = {}
+_HOME: dict[str, str] = {
+    "select": "lookalike.calibration",
+}
 
 __all__ = ["__version__", *sorted(_HOME)]
 

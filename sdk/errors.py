@@ -1,11 +1,11 @@
 """What lookalike raises, so that callers can catch what they mean to.
 
-    LookalikeError
-    +-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
-    +-- ConditionError (ValueError)   `given=` asks for what cannot exist
-    +-- ArtifactError (ValueError)    a file is damaged, foreign or of another version
-    +-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
-    +-- LookalikeWarning (UserWarning)    a valid but surprising result
+LookalikeError
++-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
++-- ConditionError (ValueError)   `given=` asks for what cannot exist
++-- ArtifactError (ValueError)    a file is damaged, foreign or of another version
++-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
++-- LookalikeWarning (UserWarning)    a valid but surprising result
 """
 
 from __future__ import annotations

@@ -1,0 +1,233 @@
+"""What a model sees: a row as coordinates and categories, and the blocks that give them meaning.
+
+A batch is `Rows`: compact, as the codec leaves it. A network reads and writes one
+float vector a row, `Layout.width` wide: the coordinates first, then one block of
+scores for each group of categories. Only this file knows the offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Rows(NamedTuple):
+    """A batch of encoded rows.
+
+    Attributes
+    ----------
+    numbers : Tensor of shape (n, n_numbers), float32
+        Coordinates of about unit spread; NaN where there is none.
+    ids : Tensor of shape (n, n_categories), int64
+        Level of each category; -1 where unknown.
+    """
+
+    numbers: Tensor
+    ids: Tensor
+
+    def __getitem__(self, index: object) -> Rows:  # type: ignore[override]
+        return Rows(self.numbers[index], self.ids[index])  # type: ignore[index]
+
+    @property
+    def n(self) -> int:
+        return self.numbers.shape[0]
+
+    def to(self, device: torch.device | str) -> Rows:
+        return Rows(self.numbers.to(device), self.ids.to(device))
+
+
+class Categorical(nn.Module):
+    """Categories of similar size, padded to one width so that each operation runs once for all of them.
+
+    Parameters
+    ----------
+    cells : sequence of int
+        Positions of these categories among all categories of the row.
+    sizes : sequence of int
+        Number of levels of each.
+    """
+
+    bias: Tensor
+
+    def __init__(self, cells: Sequence[int], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.cells = list(cells)
+        self.levels = max(sizes)
+        self.width = self.levels * len(self.cells)
+        level = torch.arange(self.levels)
+        # A level that only pads gets no probability.
+        bias = torch.where(level[None, :] < torch.tensor(sizes)[:, None], 0.0, -1e9)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def log_probabilities(self, scores: Tensor) -> Tensor:
+        """Normalise scores of shape (n, width) to log-probabilities of shape (n, categories, levels)."""
+        return torch.log_softmax(scores.unflatten(1, (len(self.cells), self.levels)) + self.bias, -1)
+
+    def one_hot(self, ids: Tensor) -> Tensor:
+        """Indicators of shape (n, width); an unknown level is all zeros."""
+        level = torch.arange(self.levels, device=ids.device)
+        return (ids[:, self.cells, None] == level).flatten(1).float()
+
+    def nll(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """Surprise of each category in nats, shape (n, categories); 0 where unknown."""
+        own = ids[:, self.cells]
+        picked = self.log_probabilities(scores).gather(-1, own.clamp(min=0)[..., None])[..., 0]
+        return -picked * (own >= 0)
+
+    def draw(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        """Invert the distribution function at `uniforms` (n, categories) in (0, 1)."""
+        cumulative = self.log_probabilities(scores).exp().cumsum(-1)
+        # Scaled by the total, so that rounding in the sum cannot push a draw past the last level.
+        return (cumulative < uniforms[..., None] * cumulative[..., -1:]).sum(-1)
+
+    def relax(self, scores: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+        """Draw one-hot rows that pass gradients straight through a Gumbel softmax (Jang et al. 2017)."""
+        gumbel = -torch.log(-torch.log(uniforms.unflatten(1, (len(self.cells), self.levels))))
+        logits = (self.log_probabilities(scores) + gumbel) / temperature
+        soft = torch.softmax(logits, -1)
+        hard = torch.zeros_like(soft).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        return (hard + soft - soft.detach()).flatten(1)
+
+
+class Layout(nn.Module):
+    """The blocks of a row, and where each stands.
+
+    A *cell* is one coordinate or one category. A *column* of the user's table owns one
+    cell or, where it can be missing, a coordinate and a category that says so.
+
+    Parameters
+    ----------
+    n_numbers : int
+    sizes : sequence of int
+        Levels of each category.
+    columns : sequence of int
+        Column that owns each cell, coordinates first.
+    units : Module, optional
+        Map from coordinates (n, n_numbers) to the scale in which distances are measured; by default the same.
+    """
+
+    cell_of_feature: Tensor
+    column_of_cell: Tensor
+    own_order: Tensor
+
+    def __init__(
+        self, n_numbers: int, sizes: Sequence[int], columns: Sequence[int], units: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.units = units or nn.Identity()
+        self.n_numbers, self.sizes, self.columns = n_numbers, list(sizes), list(columns)
+        self.n_columns = max(columns) + 1
+        # Widths within a factor of two share a block: little padding, few operations.
+        groups: dict[int, list[int]] = {}
+        for cell, size in enumerate(sizes):
+            groups.setdefault((size - 1).bit_length(), []).append(cell)
+        self.blocks = nn.ModuleList(
+            Categorical(cells, [sizes[c] for c in cells]) for _, cells in sorted(groups.items())
+        )
+        order = [c for block in self._blocks for c in block.cells]
+        owners = list(range(n_numbers)) + [
+            n_numbers + c for block in self._blocks for c in block.cells for _ in range(block.levels)
+        ]
+        self.width = len(owners)
+        self.register_buffer("cell_of_feature", torch.tensor(owners), persistent=False)
+        self.register_buffer("column_of_cell", torch.tensor(list(columns)), persistent=False)
+        self.register_buffer("own_order", torch.argsort(torch.tensor(order, dtype=torch.long)), persistent=False)
+
+    @property
+    def _blocks(self) -> list[Categorical]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    @property
+    def n_categories(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def n_cells(self) -> int:
+        return self.n_numbers + len(self.sizes)
+
+    def _parts(self, scores: Tensor) -> list[tuple[Categorical, Tensor]]:
+        parts = scores.split([block.width for block in self._blocks], 1) if self.sizes else ()
+        return list(zip(self._blocks, parts, strict=True))
+
+    def expand(self, rows: Rows) -> Tensor:
+        """Write rows as one vector each, shape (n, width); what is unknown is 0."""
+        return torch.cat(
+            [torch.nan_to_num(rows.numbers), *(block.one_hot(rows.ids) for block in self._blocks)], 1
+        )
+
+    def known(self, rows: Rows) -> Tensor:
+        """Which cells hold something, shape (n, n_cells), bool."""
+        return torch.cat([~rows.numbers.isnan(), rows.ids >= 0], 1)
+
+    def hide(self, rows: Rows, cells: Tensor) -> Rows:
+        """Make the given cells, (n, n_cells) bool, unknown."""
+        d = self.n_numbers
+        return Rows(rows.numbers.masked_fill(cells[:, :d], torch.nan), rows.ids.masked_fill(cells[:, d:], -1))
+
+    def reveal(self, given: Rows, drawn: Rows, columns: Tensor) -> Rows:
+        """Take over what was drawn in the given columns, (n, n_columns) bool, where nothing is known yet."""
+        take = columns[:, self.column_of_cell] & ~self.known(given)
+        d = self.n_numbers
+        return Rows(
+            torch.where(take[:, :d], drawn.numbers, given.numbers), torch.where(take[:, d:], drawn.ids, given.ids)
+        )
+
+    def spread(self, cells: Tensor) -> Tensor:
+        """Repeat a value a cell, (n, n_cells), over the features of the cell, (n, width)."""
+        return cells[:, self.cell_of_feature]
+
+    def category_nll(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """Surprise of each category in nats, shape (n, n_categories); 0 where unknown."""
+        if not self.sizes:
+            return scores[:, :0]
+        return torch.cat([block.nll(part, ids) for block, part in self._parts(scores)], 1)[:, self.own_order]
+
+    def draw(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        """Draw a level of each category, shape (n, n_categories), at the given uniforms of that shape."""
+        if not self.sizes:
+            return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
+        drawn = [block.draw(part, uniforms[:, block.cells]) for block, part in self._parts(scores)]
+        return torch.cat(drawn, 1)[:, self.own_order]
+
+    def mode(self, scores: Tensor) -> Tensor:
+        """The likeliest level of each category, shape (n, n_categories)."""
+        if not self.sizes:
+            return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
+        best = [block.log_probabilities(part).argmax(-1) for block, part in self._parts(scores)]
+        return torch.cat(best, 1)[:, self.own_order]
+
+    def activate(self, x: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+        """Turn outputs (n, width) into a row: coordinates as they are, categories drawn and differentiable.
+
+        `uniforms` of shape (n, width - n_numbers) in (0, 1) draw the levels.
+        """
+        parts = [
+            block.relax(part, chance, temperature)
+            for (block, part), (_, chance) in zip(
+                self._parts(x[:, self.n_numbers :]), self._parts(uniforms), strict=True
+            )
+        ]
+        return torch.cat([x[:, : self.n_numbers], *parts], 1)
+
+    def distance(self, rows: Rows, expected: Rows) -> Tensor:
+        """Half the squared distance of each coordinate in `units`, shape (n, n_cells); 0 for what is no coordinate."""
+        gap = torch.nan_to_num(self.units(rows.numbers) - self.units(expected.numbers))
+        return nn.functional.pad(gap**2 / 2, (0, self.n_categories))
+
+    def sum_by_column(self, cells: Tensor) -> Tensor:
+        """Add up a value a cell, (n, n_cells), within each column, (n, n_columns)."""
+        out = cells.new_zeros(cells.shape[0], self.n_columns)
+        return out.index_add(1, self.column_of_cell, cells)
+
+    def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Draw which cells are observed, shape (n, n_cells), bool: nothing for half the rows, else a random share.
+
+        Whole columns at a time; the shares are uniform, so that every size of subset is learned
+        (VAEAC, Ivanov et al., ICLR 2019).
+        """
+        share = torch.rand(n, 1, generator=generator, device=device) * 2 - 1
+        columns = torch.rand(n, self.n_columns, generator=generator, device=device) < share
+        return columns[:, self.column_of_cell]

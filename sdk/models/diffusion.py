@@ -1,0 +1,146 @@
+"""Diffusion over mixed rows.
+
+Coordinates diffuse as in EDM (Karras, Aittala, Aila and Laine, "Elucidating the design space of
+diffusion-based generative models", NeurIPS 2022, arXiv 2206.00364); categories are absorbed into
+a mask (Austin et al., D3PM, NeurIPS 2021; Sahoo et al., MDLM, NeurIPS 2024) in the same process:
+one time t sets the noise of the coordinates, sigma(t), and the share of categories hidden, t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lookalike.layout import Layout, Rows
+from lookalike.networks import Fourier, ResidualMLP, initialise, linear
+
+P_MEAN, P_STD = -1.2, 1.2  # log-normal training noise, Table 1 of EDM
+SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0  # coordinates have unit spread: 10 buries them
+SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
+
+
+def time_of(sigma: Tensor) -> Tensor:
+    """Share of the training noise below `sigma`: the time t in (0, 1) at which it is reached."""
+    return torch.special.ndtr((sigma.log() - P_MEAN) / P_STD)
+
+
+class Diffusion(nn.Module):
+    def __init__(self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layout, self.n_steps = layout, n_steps
+        d = layout.n_numbers
+        self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
+        self.network = ResidualMLP(layout.width + d, layout.width, width, depth, context=64)
+        initialise(self, generator, zero=(self.network.leave, *(b.film for b in self.network.blocks)))
+
+    def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate the clean row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, width)
+            Noisy coordinates (clean where observed) and indicators (zeros where hidden).
+        sigma : Tensor of shape (n, 1)
+        observed : Tensor of shape (n, n_numbers), float
+            1 where a coordinate is given without noise.
+
+        Returns
+        -------
+        Tensor of shape (n, n_numbers)
+            Expected coordinates, D(x; sigma).
+        Tensor of shape (n, width - n_numbers)
+            Scores of the categories' levels.
+        """
+        d = self.layout.n_numbers
+        noisy, shown = x[:, :d], x[:, d:]
+        s = sigma * (1 - observed)
+        # Preconditioning, Table 1 of EDM with sigma_data = 1.
+        c_skip, c_out, c_in = 1 / (s**2 + 1), s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt()
+        out = self.network(torch.cat([c_in * noisy, shown, observed], 1), self.embed(sigma[:, 0].log() / 4))
+        return c_skip * noisy + c_out * out[:, :d], out[:, d:]
+
+    def objectives(self, rows: Rows, generator: torch.Generator) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """EDM's weighted denoising error plus the cross-entropy of hidden categories, each a cell."""
+        layout, n, device = self.layout, rows.n, rows.numbers.device
+        d = layout.n_numbers
+        known = layout.known(rows)
+        # Stratified times: every batch covers the noise levels evenly.
+        t = torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)
+        t = (t / n).clamp(1e-4, 1 - 1e-4)[:, None]
+        sigma = (P_MEAN + P_STD * torch.special.ndtri(t)).exp().clamp(SIGMA_MIN, SIGMA_MAX)
+        observed = layout.random_observed(n, generator, device) & known
+        given = observed[:, :d].float()
+        # Where a row has no number any will do, as long as training and sampling agree.
+        fill = torch.randn(n, d, generator=generator, device=device)
+        clean = torch.where(known[:, :d], rows.numbers, fill)
+        noise = torch.randn(n, d, generator=generator, device=device)
+        hidden = (torch.rand(n, layout.n_categories, generator=generator, device=device) < t) & ~observed[:, d:]
+        x = layout.expand(Rows(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1)))
+        expected, scores = self.denoise(x, sigma, given)
+        weight = (sigma**2 + 1) / sigma**2
+        error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
+        surprise = layout.category_nll(scores, rows.ids.masked_fill(~hidden, -1))
+        loss = (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
+        yield loss, list(self.parameters())
+
+    @property
+    def noise_size(self) -> tuple[int, int]:
+        return self.layout.n_numbers, 2 * self.layout.n_categories
+
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
+        """Solve the probability-flow ODE with Heun's method (Algorithm 1 of EDM) while the categories appear.
+
+        A category appears when t falls below its first uniform and is drawn with its second.
+        """
+        layout, d = self.layout, self.layout.n_numbers
+        when, what = uniforms.chunk(2, 1)
+        sigmas = self.sigmas(self.n_steps, normals)
+        fixed = ~given.numbers.isnan()
+        observed = fixed.float()
+        clean = torch.nan_to_num(given.numbers)
+        z, ids = torch.where(fixed, clean, normals * sigmas[0]), given.ids
+        for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+            expected, scores = self.denoise(layout.expand(Rows(z, ids)), sigma.expand(len(z), 1), observed)
+            slope = (z - expected) / sigma
+            t = time_of(after) if after > 0 else after
+            ids = torch.where((ids < 0) & (when >= t), layout.draw(scores + barred, what), ids)
+            step = z + (after - sigma) * slope
+            if after > 0:
+                expected, _ = self.denoise(layout.expand(Rows(step, ids)), after.expand(len(z), 1), observed)
+                step = z + (after - sigma) * (slope + (step - expected) / after) / 2
+            z = torch.where(fixed, clean, step)
+        return Rows(z, ids)
+
+    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Denoising error at two noise levels, half the categories hidden at each; and the row expected.
+
+        The row is denoised as it is, without noise: for the exact denoiser of the blurred data the error is sigma times
+        the length of the score (equation 3 of EDM), and it is a function of the row alone. It is measured in normal
+        and in standard scores, in units of the noise; a category's is its surprise in nats given the rest.
+        """
+        layout, d = self.layout, self.layout.n_numbers
+        known = layout.known(rows)
+        clean = torch.nan_to_num(rows.numbers)
+        noisy = torch.zeros_like(clean)
+        turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
+        errors, surprise, expected, levels = noisy, [], noisy, rows.ids
+        for i, level in enumerate(SCORE_LEVELS):
+            shown = layout.expand(Rows(rows.numbers, rows.ids.masked_fill(turn == i, -1)))
+            sigma = torch.full_like(known[:, :1], level, dtype=clean.dtype)
+            estimate, scores = self.denoise(shown, sigma, noisy)
+            gap = (estimate - clean) ** 2 + (layout.units(estimate) - layout.units(clean)) ** 2
+            errors = errors + gap / (2 * len(SCORE_LEVELS) * level**2)
+            expected = expected + estimate / len(SCORE_LEVELS)
+            surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
+            levels = torch.where(turn == i, layout.mode(scores), levels)
+        cells = torch.cat([errors * known[:, :d], sum(surprise, torch.zeros_like(surprise[0]))], 1)
+        return cells, Rows(expected, levels)
+
+    @staticmethod
+    def sigmas(n_steps: int, like: Tensor) -> Tensor:
+        """Noise levels from sigma_max to 0, equation 5 of EDM."""
+        ramp = torch.linspace(0, 1, n_steps, device=like.device)
+        low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+        return torch.cat([(high + ramp * (low - high)) ** RHO, ramp.new_zeros(1)])

@@ -1,0 +1,123 @@
+"""Generative adversarial network over mixed rows, any part of which may be given.
+
+The loss is R3GAN's: a relativistic critic with zero-centred gradient penalties on real and on
+generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024, arXiv
+2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
+van der Schaar, ICML 2018); the critic compares a real row with its completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lookalike.layout import Layout, Rows
+from lookalike.networks import ResidualMLP, initialise
+
+TEMPERATURE = float(__import__('os').environ.get('TEMP',0.7))
+PENALTY_SHARE = 4
+GROUPS = 4
+PROBES = 4
+
+
+class GAN(nn.Module):
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        latent_dim: int,
+        width: int,
+        depth: int,
+        n_steps: int,
+        gamma: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
+        seen = layout.width + layout.n_numbers
+        self.generator = ResidualMLP(latent_dim + seen, layout.width, width, depth)
+        self.critic = ResidualMLP(layout.width + layout.n_cells, 1, width, depth, norm=False)
+        initialise(self, generator)
+        probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
+        self.register_buffer("probes", torch.cat([probes, -probes])[:, None])
+
+    def complete(self, z: Tensor, given: Rows) -> Tensor:
+        """Coordinates and scores of levels, shape (n, width), from noise and the observed part."""
+        seen = torch.cat([self.layout.expand(given), (~given.numbers.isnan()).float()], 1)
+        return self.generator(torch.cat([z, seen], 1))
+
+    def judge(self, x: Tensor, observed: Tensor) -> Tensor:
+        return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
+
+    def _penalty(self, x: Tensor, observed: Tensor) -> Tensor:
+        """Mean squared length of the critic's gradient (R1 on real rows, R2 on generated)."""
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.judge(x, observed).sum(), x, create_graph=True)
+        return slope.square().sum(1).mean()
+
+    def objectives(
+        self, rows: Rows, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        layout, n, device = self.layout, rows.n, rows.numbers.device
+        d = layout.n_numbers
+        observed = layout.random_observed(n, generator, device)
+        given = layout.hide(rows, ~observed)
+        # Where a row has no number any will do, as long as real and generated rows agree.
+        fill = torch.randn(n, d, generator=generator, device=device)
+        real = layout.expand(Rows(torch.where(rows.numbers.isnan(), fill, rows.numbers), rows.ids))
+        z = torch.randn(n, self.latent_dim, generator=generator, device=device)
+        chance = torch.rand(n, layout.width - d, generator=generator, device=device).clamp(1e-6, 1 - 1e-6)
+        fake = layout.activate(self.complete(z, given), chance, TEMPERATURE)
+        fake = torch.where(layout.spread(observed), real, fake)
+
+        few = slice(0, max(n // PENALTY_SHARE, 1))
+        penalty = self._penalty(real[few], observed[few]) + self._penalty(fake[few], observed[few])
+        contest = softplus(self.judge(fake.detach(), observed) - self.judge(real, observed)).mean()
+        yield contest + self.gamma / 2 * penalty, list(self.critic.parameters())
+
+        for p in self.critic.parameters():
+            p.requires_grad_(False)
+        loss = softplus(self.judge(real, observed) - self.judge(fake, observed)).mean()
+        yield loss, list(self.generator.parameters())
+        for p in self.critic.parameters():
+            p.requires_grad_(True)
+
+    @property
+    def noise_size(self) -> tuple[int, int]:
+        return self.n_steps * self.latent_dim, self.layout.n_columns + self.layout.n_categories
+
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
+        """Reveal the row in `n_steps` steps, each a completion of what the earlier ones revealed."""
+        layout, d = self.layout, self.layout.n_numbers
+        when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
+        for step, z in enumerate(normals.chunk(self.n_steps, 1), 1):
+            out = self.complete(z, given)
+            drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
+            given = layout.reveal(given, drawn, when <= step / self.n_steps)
+        return given
+
+    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """How far each part of the row is from its completion given the rest, and the completions.
+
+        The columns are hidden in turn, a group at a time, and completed from a few fixed noises.
+        """
+        layout, d = self.layout, self.layout.n_numbers
+        turn = layout.column_of_cell % GROUPS
+        cells = torch.zeros(rows.numbers.shape[0], layout.n_cells, device=rows.numbers.device)
+        numbers, levels = torch.zeros_like(rows.numbers), rows.ids
+        for group in range(GROUPS):
+            hidden = (turn == group).expand(rows.n, -1)
+            given = layout.hide(rows, hidden)
+            outs = [self.complete(z.expand(rows.n, -1), given) for z in self.probes]
+            expected = sum(out[:, :d] for out in outs) / len(outs)
+            scores = sum(out[:, d:] for out in outs) / len(outs)
+            gap = torch.nan_to_num(rows.numbers - expected) ** 2
+            gap = gap + torch.nan_to_num(layout.units(rows.numbers) - layout.units(expected))** 2
+            both = torch.cat([gap / 2, layout.category_nll(scores, rows.ids)], 1)
+            cells = torch.where(hidden, both, cells)
+            numbers = torch.where(hidden[:, :d], expected, numbers)
+            levels = torch.where(hidden[:, d:], layout.mode(scores), levels)
+        return cells, Rows(numbers, levels)

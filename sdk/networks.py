@@ -1,0 +1,88 @@
+"""Backbones, and how their weights begin.
+
+Weights are drawn from the generator that is handed in: torch's global one is never touched.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer whose weights `initialise` will draw; building it draws nothing."""
+    return nn.utils.skip_init(nn.Linear, n_in, n_out)
+
+
+def initialise(module: nn.Module, generator: torch.Generator, *, zero: tuple[nn.Linear, ...] = ()) -> None:
+    """Draw the weights of every linear layer (He et al. 2015, uniform); those in `zero` begin at zero."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                bound = math.sqrt(3 / layer.in_features)
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+        for layer in zero:
+            layer.weight.zero_()
+
+
+class Residual(nn.Module):
+    """A pre-normalised residual block; a context vector shifts and scales it (FiLM, Perez et al. 2018)."""
+
+    def __init__(self, width: int, context: int, norm: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False) if norm else nn.Identity()
+        self.film = linear(context, 2 * width) if context else None
+        self.first, self.second = linear(width, width), linear(width, width)
+
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        z = self.norm(h)
+        if self.film is not None and context is not None:
+            scale, shift = self.film(context).chunk(2, -1)
+            z = z * (1 + scale) + shift
+        return h + self.second(nn.functional.silu(self.first(nn.functional.silu(z))))
+
+
+class ResidualMLP(nn.Module):
+    """The backbone for rows: linear in, residual blocks, linear out.
+
+    Parameters
+    ----------
+    n_in, n_out, width, depth : int
+    context : int
+        Width of the context vector that modulates every block; 0 for none.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int, depth: int, context: int = 0, norm: bool = True) -> None:
+        super().__init__()
+        self.enter = linear(n_in, width)
+        self.blocks = nn.ModuleList(Residual(width, context, norm) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False) if norm else nn.Identity()
+        self.leave = linear(width, n_out)
+
+    def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The last hidden layer, shape (n, width)."""
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, context)
+        return nn.functional.silu(self.norm(h))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.leave(self.features(x, context))
+
+
+class Fourier(nn.Module):
+    """Features of one scalar a row: sines and cosines at geometric frequencies (Vaswani et al. 2017)."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-2, 4, width // 2), persistent=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        angle = value[:, None] * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], 1)

@@ -1,0 +1,293 @@
+"""The numeric half of the table codec: plain arrays to a model's rows and back.
+
+A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth shape,
+whatever its tails. A value that holds a large share of its column (zeros, caps, each value of a discrete column) is an
+*atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and whatever lands in the interval
+decodes to exactly that value. Ranks forget distances, so the standard score is kept beside it, as `units` of the layout,
+and detectors measure in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lookalike.layout import Layout, Rows
+
+Floats = NDArray[np.float64]
+
+MAX_KNOTS = 512
+ATOM_SHARE = 0.01  # of the column's rows
+LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm: 1e300 stays in float32, and in order
+
+
+def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Interpolate column by column, linearly, flat beyond the ends.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, columns)
+    knots, values : Tensor of shape (columns, k)
+        Knots ascend; equal knots make a step.
+    """
+    query = x.T.contiguous()
+    right = torch.searchsorted(knots, query, right=True).clamp(1, knots.shape[1] - 1)
+    left = right - 1
+    x0, x1 = knots.gather(1, left), knots.gather(1, right)
+    y0, y1 = values.gather(1, left), values.gather(1, right)
+    share = ((query - x0) / (x1 - x0).clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1)
+    return (y0 + share * (y1 - y0)).T
+
+
+def squash(z: Tensor) -> Tensor:
+    """Identity up to `LINEAR_TO`, a logarithm beyond: monotone, smooth in its first derivative."""
+    size = z.abs()
+    return torch.where(size < LINEAR_TO, z, z.sign() * (LINEAR_TO + (size - LINEAR_TO).clamp(min=0).log1p()))
+
+
+class _Knots(NamedTuple):
+    """One column's table: value, distribution function below and at it."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def _knots(column: Floats, limit: int) -> _Knots:
+    """Tabulate the distribution of a column without missing values at up to about `limit` values."""
+    value, count = np.unique(column, return_counts=True)
+    n = count.sum()
+    top = np.cumsum(count) / n
+    bottom = top - count / n
+    discrete = len(value) <= min(limit, n / 2)
+    atom = np.full(len(value), True) if discrete else count / n >= ATOM_SHARE
+    if len(value) > limit:
+        grid = np.searchsorted(top, np.linspace(0, 1, limit)).clip(0, len(value) - 1)
+        keep = np.unique(np.concatenate([grid, np.flatnonzero(atom), [0, len(value) - 1]]))
+        value, bottom, top, atom = value[keep], bottom[keep], top[keep], atom[keep]
+    middle = (bottom + top) / 2
+    low, high = np.where(atom, bottom, middle), np.where(atom, top, middle)
+    # The ends stand half a row inside 0 and 1, where the normal quantile is finite.
+    return _Knots(value, *np.clip([low, high], 0.5 / n, 1 - 0.5 / n))
+
+
+def _location_and_scale(column: Floats) -> tuple[float, float]:
+    """Mean and standard deviation without the outermost thousandth; of all values where that leaves no spread."""
+    for share in (0.001, 0.0):
+        low, high = np.quantile(column, [share, 1 - share])
+        inner = np.clip(column, low, high)
+        largest = np.abs(inner).max() or 1.0  # scaled by it, squares cannot overflow
+        mean, deviation = (inner / largest).mean() * largest, (inner / largest).std() * largest
+        if deviation > 1e-12 * largest:
+            return float(mean), float(deviation)
+    return float(mean), float(largest)
+
+
+class Units(nn.Module):
+    """From normal scores to standard scores, in which distances are the user's own."""
+
+    score: Tensor
+    unit: Tensor
+
+    def __init__(self, score: Tensor, unit: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("score", score)
+        self.register_buffer("unit", unit)
+
+    def forward(self, z: Tensor) -> Tensor:
+        beyond = (z - self.score[:, 0]).clamp(max=0) + (z - self.score[:, -1]).clamp(min=0)
+        return interpolate(z, self.score, self.unit) + beyond
+
+
+class Numbers(nn.Module):
+    """Every numeric column's map to its normal score and back."""
+
+    value: Tensor
+    low: Tensor
+    high: Tensor
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, n_columns: int, n_knots: int) -> None:
+        super().__init__()
+        table = torch.zeros(n_columns, n_knots, dtype=torch.float64)
+        for name in ("value", "low", "high"):
+            self.register_buffer(name, table.clone())
+        for name in ("location", "scale"):
+            self.register_buffer(name, torch.zeros(n_columns, dtype=torch.float64))
+
+    @classmethod
+    def fit(cls, numbers: Floats) -> Numbers:
+        """Learn from an array of shape (n, columns); NaN is missing, every column has a value."""
+        limit = int(np.clip(2**21 // max(numbers.shape[1], 1), 32, MAX_KNOTS))
+        present = [column[~np.isnan(column)] for column in numbers.T]
+        tables = [_knots(column, limit) for column in present]
+        maps = cls(len(tables), max([2, *(len(table.value) for table in tables)]))
+        for i, (column, table) in enumerate(zip(present, tables, strict=True)):
+            # Short tables repeat their last knot.
+            for name, entries in table._asdict().items():
+                row = getattr(maps, name)[i]
+                row[: len(entries)] = torch.from_numpy(entries)
+                row[len(entries) :] = float(entries[-1])
+            maps.location[i], maps.scale[i] = _location_and_scale(column)
+        return maps
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Standard scores, far ones squashed."""
+        # Divided first: the difference of two values near the largest float would overflow.
+        return squash(x / self.scale - self.location / self.scale)
+
+    def middle(self) -> Tensor:
+        """The normal score of each knot, shape (columns, k)."""
+        return torch.special.ndtri((self.low + self.high) / 2)
+
+    def units(self) -> Units:
+        """The map from normal to standard scores, in float32."""
+        return Units(self.middle().float(), self.standard(self.value.T).T.float().contiguous())
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Normal scores; beyond the values seen they go on as the standard scores do."""
+        unit = self.standard(x)
+        ends = self.standard(self.value[:, [0, -1]].T)
+        beyond = (unit - ends[0]).clamp(max=0) + (unit - ends[1]).clamp(min=0)
+        return interpolate(x, self.value, self.middle()) + beyond
+
+    def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The distribution function below and at each value: equal unless the value is an atom."""
+        knot = torch.searchsorted(self.value, x.T.contiguous()).clamp(max=self.value.shape[1] - 1)
+        hit = self.value.gather(1, knot).T == x
+        middle = interpolate(x, self.value, (self.low + self.high) / 2)
+        return tuple(  # type: ignore[return-value]
+            torch.where(hit, edge.gather(1, knot).T, middle) for edge in (self.low, self.high)
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Values of normal scores, never outside the values seen."""
+        edges = torch.stack([self.low, self.high], 2).flatten(1)
+        return interpolate(torch.special.ndtr(z), edges, self.value.repeat_interleave(2, 1))
+
+
+class TrainingRows(nn.Module):
+    """Encoded training rows, compact; atoms are drawn anew inside their intervals for every batch."""
+
+    low: Tensor
+    high: Tensor
+    ids: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor, ids: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        self.register_buffer("ids", ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Rows:
+        low = self.low[index]
+        u = torch.rand(low.shape, generator=generator, device=low.device)
+        return Rows(torch.special.ndtri(low + u * (self.high[index] - low)), self.ids[index].long())
+
+
+class TableCodec(nn.Module):
+    """Plain arrays of a table to rows and back.
+
+    Categories keep their most frequent levels; the rest share one pooled level, from which decoding draws by
+    their own frequencies. A column that had missing values has a level for them: its own if it is a category, and a category
+    of two levels beside it if it is a number.
+
+    Parameters
+    ----------
+    numbers : Numbers
+    nullable : sequence of int
+        Numbers that were missing in some row.
+    level_counts : sequence of array
+        Training frequency of each level of each category, falling.
+    missing_counts : sequence of int
+        Training rows in which each category was missing.
+    columns : sequence of int
+        Column of the table that owns each number, then each category.
+    max_levels : int
+        Levels a category keeps for itself.
+    """
+
+    network_level: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        nullable: Sequence[int],
+        level_counts: Sequence[NDArray[np.int64]],
+        missing_counts: Sequence[int],
+        columns: Sequence[int],
+        max_levels: int,
+    ) -> None:
+        super().__init__()
+        self.numbers, self.nullable, self.max_levels = numbers, list(nullable), max_levels
+        self.counts = [np.asarray(c, np.int64) for c in level_counts]
+        d = len(columns) - len(self.counts)
+        self.kept: list[int] = []
+        self.missing_level: list[int] = []  # network level that means missing; -1 where none was seen
+        tables: list[list[int]] = []
+        sizes: list[int] = []
+        for counts, missing in zip(self.counts, missing_counts, strict=True):
+            seen = int((counts > 0).sum())
+            kept = seen if seen <= max_levels else max_levels - 1
+            size = kept + (seen > kept)
+            table = [min(level, kept) if level < seen else -1 for level in range(len(counts))]
+            self.kept.append(kept)
+            self.missing_level.append(size if missing else -1)
+            # After the levels: one never seen, and missing.
+            tables.append([*table, -1, size if missing else -1])
+            sizes.append(max(size + bool(missing), 1))
+        start = np.cumsum([0, *(len(t) for t in tables)])[:-1]
+        self.register_buffer("network_level", torch.tensor([v for t in tables for v in t], dtype=torch.long), False)
+        self.register_buffer("offset", torch.tensor(start, dtype=torch.long), False)
+        owners = [*columns, *(columns[i] for i in self.nullable)]
+        self.layout = Layout(d, [*sizes, *(2 for _ in self.nullable)], owners, numbers.units())
+
+    def _ids(self, numbers: Tensor, ids: Tensor) -> Tensor:
+        levels = self.network_level[ids + self.offset] if len(self.offset) else ids
+        return torch.cat([levels, numbers[:, self.nullable].isnan().long()], 1)
+
+    def forward(self, numbers: Tensor, ids: Tensor) -> Rows:
+        """Encode numbers (n, d) float64 and levels (n, c) int64; a level the model cannot know is -1."""
+        return Rows(self.numbers.encode(numbers).float(), self._ids(numbers, ids))
+
+    def novel(self, rows: Rows) -> Tensor:
+        """Cells that hold what training never held, shape (n, n_cells), bool: the model has no say in them."""
+        missing = rows.numbers.isnan()
+        missing[:, self.nullable] = False
+        return torch.cat([missing, rows.ids < 0], 1)
+
+    def training_rows(self, numbers: Tensor, ids: Tensor) -> TrainingRows:
+        low, high = self.numbers.interval(numbers)
+        return TrainingRows(low.float(), high.float(), self._ids(numbers, ids).int())
+
+    def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Floats, NDArray[np.int64]]:
+        """Numbers (n, d) float64 and levels (n, c) int64, levels of the whole column again.
+
+        `uniforms` of shape (n, c) in (0, 1) choose among the levels that share the pooled one.
+        """
+        c = len(self.counts)
+        numbers = self.numbers.decode(rows.numbers.double())
+        missing = rows.ids[:, c:] == 1
+        numbers[:, self.nullable] = numbers[:, self.nullable].masked_fill(missing, torch.nan)
+        ids = rows.ids[:, :c].cpu().numpy().copy()
+        u = uniforms.double().cpu().numpy()
+        for i, (counts, kept) in enumerate(zip(self.counts, self.kept, strict=True)):
+            column = ids[:, i]
+            absent = (column == self.missing_level[i]) & (self.missing_level[i] >= 0)
+            rare = counts[kept:]
+            if rare.sum():
+                pooled = (column == kept) & ~absent
+                cumulative = np.cumsum(rare) / rare.sum()
+                column[pooled] = kept + np.searchsorted(cumulative, u[pooled, i]).clip(max=len(rare) - 1)
+            column[absent] = len(counts) + 1
+        return numbers.cpu().numpy(), ids

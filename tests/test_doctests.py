@@ -1,0 +1,31 @@
+"""The examples in docstrings run as written."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import lookalike
+from lookalike.errors import MissingExtraError
+
+MODULES = ["lookalike", *(found.name for found in pkgutil.walk_packages(lookalike.__path__, "lookalike."))]
+
+
+def test_all_three_folders_are_walked() -> None:
+    assert {"lookalike.errors", "lookalike.models", "lookalike.exporters", "lookalike.integrations"} <= {
+        *MODULES
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except MissingExtraError as missing:
+        pytest.skip(str(missing))
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):
+        runner.run(test, out=report.append)
+    assert runner.failures == 0, "".join(report)

@@ -1,0 +1,183 @@
+"""Imports point one way. docs/architecture.md draws the layers; PLACES states them."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"lookalike": "sdk", "lookalike.exporters": "exporters", "lookalike.integrations": "integrations"}
+
+NUMPY = {"numpy"}
+FRAMES = {"numpy", "narwhals"}
+TORCH = {"numpy", "torch"}
+TRAIN = {"narwhals", "numpy", "safetensors", "sklearn", "torch", "tqdm"}
+
+
+class Place(NamedTuple):
+    below: set[str]  # modules of lookalike that this one may import, wherever in its code the import stands
+    loads: set[
+        str
+    ]  # packages that importing it may load; others are imported inside the function that needs them
+
+
+DATA = {"errors", "noise", "schema", "frames", "calibration"}
+MODELS = {"errors", "noise", "layout", "networks", "preprocessing", "models"}
+
+PLACES = {
+    "": Place({"_version"}, set()),
+    "_version": Place(set(), set()),
+    "errors": Place(set(), set()),
+    "noise": Place({"errors"}, NUMPY),
+    "archive": Place({"errors"}, NUMPY | {"safetensors"}),
+    "frames": Place({"errors"}, FRAMES),
+    "schema": Place({"errors", "frames"}, FRAMES),
+    "calibration": Place({"errors", "schema"}, NUMPY),
+    "runtime": Place(DATA, FRAMES),
+    "layout": Place({"errors"}, TORCH),
+    "preprocessing": Place({"errors", "layout", "schema"}, TORCH),
+    "networks": Place({"errors", "layout"}, TORCH),
+    "models": Place({"errors", "noise", "layout", "networks", "preprocessing"}, TORCH),
+    "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
+    "persistence": Place(DATA | MODELS | {"archive", "training", "_version"}, TRAIN),
+    "estimators": Place(DATA | MODELS | {"archive", "training", "persistence", "_version"}, TRAIN),
+    "evaluation": Place(DATA, TRAIN),
+    "cli": Place(
+        DATA | {"estimators", "persistence", "evaluation", "runtime", "_version", "exporters"}, set()
+    ),
+    "exporters": Place(
+        DATA | MODELS | {"estimators", "persistence", "runtime", "archive", "_version"}, TRAIN
+    ),
+    "integrations": Place(
+        DATA | MODELS | {"estimators", "persistence", "runtime", "evaluation", "exporters", "_version"}, TRAIN
+    ),
+}
+"""What each module may import; that of a package holds for the modules in it, which may import each other."""
+
+NEEDS_TORCH = {place for place, (_, loads) in PLACES.items() if "torch" in loads} | {"cli"}
+
+
+class Import(NamedTuple):
+    name: str  # dotted, with the name that `from` takes
+    when: str  # "load": with the module; "call": in a function; "types": for the type checker alone
+
+
+def imports_of(source: str) -> Iterator[Import]:
+    def visit(nodes: Iterable[ast.AST], when: str) -> Iterator[Import]:
+        for node in nodes:
+            match node:
+                case ast.Import(names):
+                    yield from (Import(alias.name, when) for alias in names)
+                case ast.ImportFrom(module, names, level):
+                    prefix = "." * level + (module or "")
+                    yield from (Import(f"{prefix}.{alias.name}", when) for alias in names)
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                    yield from visit(ast.iter_child_nodes(node), "call" if when == "load" else when)
+                case ast.If(test) if "TYPE_CHECKING" in ast.unparse(test):
+                    yield from visit(node.body, "types")
+                    yield from visit(node.orelse, when)
+                case _:
+                    yield from visit(ast.iter_child_nodes(node), when)
+
+    return visit(ast.parse(source).body, "load")
+
+
+def sources() -> dict[str, str]:
+    """The text of each module by its import name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *parts]).removesuffix(".__init__")] = path.read_text("utf-8")
+    return found
+
+
+def place_of(name: str) -> str:
+    """The key of PLACES under which a dotted name of lookalike falls; the package itself where none does."""
+    head = name.split(".")[1] if "." in name else ""
+    return head if head in PLACES else ""
+
+
+def violations(module: str, source: str) -> list[str]:
+    if module.count(".") and not place_of(module):
+        return [f"{module} has no place in PLACES: say what it may import"]
+    place = place_of(module)
+    below, loads = PLACES[place]
+    wrong = []
+    for name, when in imports_of(source):
+        top = name.split(".")[0]
+        if top == "lookalike":
+            free = not place and when == "types"  # the lazy names, for the type checker
+            if not free and place_of(name) not in below | ({place} - {""}):
+                wrong.append(f"{module} imports {name}, which is not below it")
+        elif not top:
+            wrong.append(f"{module} imports {name}: write it in full, from lookalike")
+        elif when == "load" and top not in loads and top not in sys.stdlib_module_names:
+            wrong.append(f"{module} loads {top} when it is imported")
+    return wrong
+
+
+def test_every_module_keeps_to_its_layer() -> None:
+    assert [wrong for module, source in sources().items() for wrong in violations(module, source)] == []
+
+
+def test_the_places_have_an_order() -> None:
+    graphlib.TopologicalSorter({place: below - {place} for place, (below, _) in PLACES.items()}).prepare()
+
+
+def test_modules_do_not_import_in_circles() -> None:
+    modules = sources()
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, source in modules.items():
+        for name, when in imports_of(source):
+            if when != "types":
+                while name and name not in modules:
+                    name = name.rpartition(".")[0]
+                graph[module] |= {name} - {"", "lookalike"}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(
+    "module, source, complaint",
+    [
+        ("models.vae", "from lookalike.estimators import VAE", "not below it"),
+        ("models.vae", "from lookalike import schema", "not below it"),
+        ("models.vae", "def fit():\n    import lookalike.schema", "not below it"),
+        ("schema", "if typing.TYPE_CHECKING:\n    import lookalike.training", "not below it"),
+        ("errors", "from lookalike import SchemaError", "not below it"),
+        ("schema", "class A:\n    import torch", "loads torch"),
+        ("runtime", "try:\n    import pandas.core\nexcept ImportError:\n    pass", "loads pandas"),
+        ("calibration", "from sklearn import metrics", "loads sklearn"),
+        ("exporters.onnx", "import onnx", "loads onnx"),
+        ("models.gan", "from . import vae", "write it in full"),
+        ("utils", "", "has no place"),
+    ],
+)  # fmt: skip
+def test_an_import_that_points_the_wrong_way_is_seen(module: str, source: str, complaint: str) -> None:
+    (found,) = violations(f"lookalike.{module}", source)
+    assert complaint in found
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("models.hybrid", "import torch\nfrom lookalike.models import vae\nfrom lookalike import layout"),
+        ("schema", "def to_pandas():\n    import pandas"),
+        ("schema", "if TYPE_CHECKING:\n    import pandas"),
+    ],
+)  # fmt: skip
+def test_an_import_that_points_down_is_let_through(module: str, source: str) -> None:
+    assert violations(f"lookalike.{module}", source) == []
+
+
+@pytest.mark.parametrize("module", [m for m in sources() if place_of(m) not in NEEDS_TORCH])
+def test_a_module_below_torch_does_not_load_it(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"torch", "pandas", "polars", "pyarrow", "sklearn"} & {*done.stdout.split()} == set()
