@@ -223,6 +223,7 @@ class GAN(Estimator):
     """
 
     _key = "gan"
+    _pace = 40
 
     def __init__(
         self,

@@ -91,7 +91,7 @@ class GAN(Family):
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Energy distance between generated and held-out rows (Szekely and Rizzo 2013): a GAN's loss means nothing."""
-        layout, n, device = self.layout, min(rows.n, 1024), rows.numbers.device
+        layout, n, device = self.layout, min(rows.n, 2048), rows.numbers.device
         normals, uniforms = self.noise_size
         nothing = layout.hide(rows[:n], torch.ones(n, layout.n_cells, dtype=torch.bool, device=device))
         drawn = self.sample(
