@@ -196,7 +196,7 @@ def as_condition(encode: Callable[..., Any], values: Values, allow_missing: bool
     try:
         return encode(values, allow_missing)
     except SchemaError as error:
-        raise ConditionError(f"condition on {values.name!r}: {error}") from error
+        raise ConditionError(f"in given, {error}") from error
 
 
 def refuse_missing_condition(column: Encoded, values: Values) -> None:
