@@ -4,6 +4,7 @@ LookalikeError
 +-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
 +-- ConditionError (ValueError)   `given=` asks for what cannot exist
 +-- ArtifactError (ValueError)    a file is damaged, foreign or of another version
++-- TrainingError (RuntimeError)  training has diverged
 +-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
 +-- LookalikeWarning (UserWarning)    a valid but surprising result
 """
@@ -30,6 +31,10 @@ class ConditionError(LookalikeError, ValueError):
 
 class ArtifactError(LookalikeError, ValueError):
     """A file that is damaged, foreign, of another version, or too large."""
+
+
+class TrainingError(LookalikeError, RuntimeError):
+    """Training that has diverged."""
 
 
 class MissingExtraError(LookalikeError, ImportError):

@@ -134,7 +134,9 @@ class Layout(nn.Module):
         self.width = len(owners)
         self.register_buffer("cell_of_feature", torch.tensor(owners), persistent=False)
         self.register_buffer("column_of_cell", torch.tensor(list(columns)), persistent=False)
-        self.register_buffer("own_order", torch.argsort(torch.tensor(order, dtype=torch.long)), persistent=False)
+        self.register_buffer(
+            "own_order", torch.argsort(torch.tensor(order, dtype=torch.long)), persistent=False
+        )
 
     @property
     def _blocks(self) -> list[Categorical]:
@@ -172,7 +174,8 @@ class Layout(nn.Module):
         take = columns[:, self.column_of_cell] & ~self.known(given)
         d = self.n_numbers
         return Rows(
-            torch.where(take[:, :d], drawn.numbers, given.numbers), torch.where(take[:, d:], drawn.ids, given.ids)
+            torch.where(take[:, :d], drawn.numbers, given.numbers),
+            torch.where(take[:, d:], drawn.ids, given.ids),
         )
 
     def spread(self, cells: Tensor) -> Tensor:
@@ -216,6 +219,14 @@ class Layout(nn.Module):
         """Half the squared distance of each coordinate in `units`, shape (n, n_cells); 0 for what is no coordinate."""
         gap = torch.nan_to_num(self.units(rows.numbers) - self.units(expected.numbers))
         return nn.functional.pad(gap**2 / 2, (0, self.n_categories))
+
+    def bar(self, levels: Sequence[int]) -> Tensor:
+        """Scores, shape (width - n_numbers,), that rule out one level of each category; -1 rules out none."""
+        out = []
+        for block in self._blocks:
+            barred = torch.tensor([levels[c] for c in block.cells])[:, None] == torch.arange(block.levels)
+            out.append(torch.where(barred, -1e9, 0.0).flatten())
+        return torch.cat([torch.zeros(0), *out])
 
     def sum_by_column(self, cells: Tensor) -> Tensor:
         """Add up a value a cell, (n, n_cells), within each column, (n, n_columns)."""

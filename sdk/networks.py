@@ -56,7 +56,9 @@ class ResidualMLP(nn.Module):
         Width of the context vector that modulates every block; 0 for none.
     """
 
-    def __init__(self, n_in: int, n_out: int, width: int, depth: int, context: int = 0, norm: bool = True) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, width: int, depth: int, context: int = 0, norm: bool = True
+    ) -> None:
         super().__init__()
         self.enter = linear(n_in, width)
         self.blocks = nn.ModuleList(Residual(width, context, norm) for _ in range(depth))
@@ -81,7 +83,9 @@ class Fourier(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-2, 4, width // 2), persistent=False)
+        self.register_buffer(
+            "frequencies", math.pi * 2.0 ** torch.linspace(-2, 4, width // 2), persistent=False
+        )
 
     def forward(self, value: Tensor) -> Tensor:
         angle = value[:, None] * self.frequencies

@@ -9,8 +9,8 @@ and detectors measure in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -160,7 +160,7 @@ class Numbers(nn.Module):
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution function below and at each value: equal unless the value is an atom."""
         knot = torch.searchsorted(self.value, x.T.contiguous()).clamp(max=self.value.shape[1] - 1)
-        hit = self.value.gather(1, knot).T == x
+        hit = x == self.value.gather(1, knot).T
         middle = interpolate(x, self.value, (self.low + self.high) / 2)
         return tuple(  # type: ignore[return-value]
             torch.where(hit, edge.gather(1, knot).T, middle) for edge in (self.low, self.high)
@@ -247,8 +247,9 @@ class TableCodec(nn.Module):
             tables.append([*table, -1, size if missing else -1])
             sizes.append(max(size + bool(missing), 1))
         start = np.cumsum([0, *(len(t) for t in tables)])[:-1]
-        self.register_buffer("network_level", torch.tensor([v for t in tables for v in t], dtype=torch.long), False)
-        self.register_buffer("offset", torch.tensor(start, dtype=torch.long), False)
+        flat = [level for t in tables for level in t]
+        self.register_buffer("network_level", torch.tensor(flat, dtype=torch.long), persistent=False)
+        self.register_buffer("offset", torch.tensor(start, dtype=torch.long), persistent=False)
         owners = [*columns, *(columns[i] for i in self.nullable)]
         self.layout = Layout(d, [*sizes, *(2 for _ in self.nullable)], owners, numbers.units())
 
@@ -265,6 +266,38 @@ class TableCodec(nn.Module):
         missing = rows.numbers.isnan()
         missing[:, self.nullable] = False
         return torch.cat([missing, rows.ids < 0], 1)
+
+    def given(self, numbers: Tensor, ids: Tensor, known: Tensor, complete: bool) -> Rows:
+        """Encode rows of which a part is given.
+
+        `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is not known is
+        one never seen. With `complete`, numbers that are not known are known not to be missing.
+        """
+        z = self.numbers.encode(numbers).float().masked_fill(~known, torch.nan)
+        flags = numbers[:, self.nullable].isnan().long()
+        flags = torch.where(known[:, self.nullable], flags, 0 if complete else -1)
+        levels = self.network_level[ids + self.offset] if len(self.offset) else ids
+        return Rows(z, torch.cat([levels, flags], 1))
+
+    def bar_missing(self) -> Tensor:
+        """What to add to the scores of levels so that no category is drawn as missing."""
+        return self.layout.bar([*self.missing_level, *(-1 for _ in self.nullable)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON needs to rebuild the codec, beside the tables of its numbers."""
+        return {
+            "nullable": self.nullable,
+            "counts": [c.tolist() for c in self.counts],
+            "missing": [int(level >= 0) for level in self.missing_level],
+            "columns": self.layout.columns[: self.layout.n_numbers + len(self.counts)],
+            "max_levels": self.max_levels,
+        }
+
+    @classmethod
+    def from_dict(cls, numbers: Numbers, data: Mapping[str, Any]) -> TableCodec:
+        """Rebuild a codec from `to_dict`."""
+        keys = ("nullable", "counts", "missing", "columns", "max_levels")
+        return cls(numbers, *(data[key] for key in keys))
 
     def training_rows(self, numbers: Tensor, ids: Tensor) -> TrainingRows:
         low, high = self.numbers.interval(numbers)

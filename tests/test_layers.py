@@ -26,7 +26,18 @@ class Place(NamedTuple):
     ]  # packages that importing it may load; others are imported inside the function that needs them
 
 
-DATA = {"errors", "noise", "schema", "frames", "calibration"}
+DATA = {
+    "errors",
+    "noise",
+    "schema",
+    "columns",
+    "values",
+    "frames",
+    "measured",
+    "levelled",
+    "identifiers",
+    "calibration",
+}
 MODELS = {"errors", "noise", "layout", "networks", "preprocessing", "models"}
 
 PLACES = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
+from lookalike.models.family import Family
 from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
 P_MEAN, P_STD = -1.2, 1.2  # log-normal training noise, Table 1 of EDM
@@ -26,8 +27,10 @@ def time_of(sigma: Tensor) -> Tensor:
     return torch.special.ndtr((sigma.log() - P_MEAN) / P_STD)
 
 
-class Diffusion(nn.Module):
-    def __init__(self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator) -> None:
+class Diffusion(Family):
+    def __init__(
+        self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.layout, self.n_steps = layout, n_steps
         d = layout.n_numbers
@@ -61,7 +64,9 @@ class Diffusion(nn.Module):
         out = self.network(torch.cat([c_in * noisy, shown, observed], 1), self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
 
-    def objectives(self, rows: Rows, generator: torch.Generator) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+    def objectives(
+        self, rows: Rows, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         """EDM's weighted denoising error plus the cross-entropy of hidden categories, each a cell."""
         layout, n, device = self.layout, rows.n, rows.numbers.device
         d = layout.n_numbers
@@ -76,7 +81,9 @@ class Diffusion(nn.Module):
         fill = torch.randn(n, d, generator=generator, device=device)
         clean = torch.where(known[:, :d], rows.numbers, fill)
         noise = torch.randn(n, d, generator=generator, device=device)
-        hidden = (torch.rand(n, layout.n_categories, generator=generator, device=device) < t) & ~observed[:, d:]
+        hidden = (torch.rand(n, layout.n_categories, generator=generator, device=device) < t) & ~observed[
+            :, d:
+        ]
         x = layout.expand(Rows(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1)))
         expected, scores = self.denoise(x, sigma, given)
         weight = (sigma**2 + 1) / sigma**2

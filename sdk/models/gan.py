@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lookalike.layout import Layout, Rows
+from lookalike.models.family import Family
 from lookalike.networks import ResidualMLP, initialise
 
-TEMPERATURE = float(__import__('os').environ.get('TEMP',0.7))
+TEMPERATURE = float(__import__("os").environ.get("TEMP", 0.7))
 PENALTY_SHARE = 4
 GROUPS = 4
 PROBES = 4
 
 
-class GAN(nn.Module):
+class GAN(Family):
+    betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
+    probes: Tensor
+
     def __init__(
         self,
         layout: Layout,
@@ -85,6 +89,23 @@ class GAN(nn.Module):
         for p in self.critic.parameters():
             p.requires_grad_(True)
 
+    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """Energy distance between generated and held-out rows (Szekely and Rizzo 2013): a GAN's loss means nothing."""
+        layout, n, device = self.layout, min(rows.n, 1024), rows.numbers.device
+        normals, uniforms = self.noise_size
+        nothing = layout.hide(rows[:n], torch.ones(n, layout.n_cells, dtype=torch.bool, device=device))
+        drawn = self.sample(
+            torch.randn(n, normals, generator=generator, device=device),
+            torch.rand(n, uniforms, generator=generator, device=device),
+            nothing,
+            torch.zeros(layout.width - layout.n_numbers, device=device),
+        )
+        x, y = layout.expand(rows[:n]), layout.expand(drawn)
+        pairs = n * (n - 1)
+        return (
+            2 * torch.cdist(x, y).mean() - torch.cdist(x, x).sum() / pairs - torch.cdist(y, y).sum() / pairs
+        )
+
     @property
     def noise_size(self) -> tuple[int, int]:
         return self.n_steps * self.latent_dim, self.layout.n_columns + self.layout.n_categories
@@ -115,7 +136,7 @@ class GAN(nn.Module):
             expected = sum(out[:, :d] for out in outs) / len(outs)
             scores = sum(out[:, d:] for out in outs) / len(outs)
             gap = torch.nan_to_num(rows.numbers - expected) ** 2
-            gap = gap + torch.nan_to_num(layout.units(rows.numbers) - layout.units(expected))** 2
+            gap = gap + torch.nan_to_num(layout.units(rows.numbers) - layout.units(expected)) ** 2
             both = torch.cat([gap / 2, layout.category_nll(scores, rows.ids)], 1)
             cells = torch.where(hidden, both, cells)
             numbers = torch.where(hidden[:, :d], expected, numbers)

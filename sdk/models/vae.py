@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
+from lookalike.models.family import Family
 from lookalike.networks import ResidualMLP, initialise
 
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
@@ -25,7 +26,7 @@ def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tens
     return 0.5 * (ratio - 1 + prior_logvar - logvar).sum(1)
 
 
-class VAE(nn.Module):
+class VAE(Family):
     def __init__(
         self,
         layout: Layout,

@@ -1,0 +1,595 @@
+"""The scikit-learn face that all families share: they differ in their model alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import numbers
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from lookalike import archive, noise
+from lookalike._version import __version__
+from lookalike.calibration import Calibration
+from lookalike.columns import Column
+from lookalike.errors import ConditionError, SchemaError
+from lookalike.explanation import Explanation
+from lookalike.layout import Layout, Rows
+from lookalike.models.family import Family
+from lookalike.preprocessing import Numbers, TableCodec
+from lookalike.schema import Schema, Table
+from lookalike.training import Callback, History, Schedule, seeded, train
+
+FALSE_ALARM_RATE = 0.05  # of contamination="auto"
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
+FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
+PATIENCE = 5  # of 20 evaluations
+CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
+ENCODED = 65_536  # rows encoded at once
+LARGE = 10_000  # rows from which networks are wide
+
+
+class _Range(NamedTuple):
+    low: float
+    high: float
+    whole: bool = False
+
+    def check(self, name: str, value: object) -> None:
+        kind = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, kind) and not isinstance(value, bool) and self.low <= float(value) <= self.high:
+            return
+        what = "a whole number" if self.whole else "a number"
+        top = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        raise ValueError(f"{name} must be {what} of at least {self.low:g}{top}, got {value!r}.")
+
+
+_RANGES = {
+    "width": _Range(1, 65_536, True),
+    "depth": _Range(1, 1000, True),
+    "latent_dim": _Range(1, 65_536, True),
+    "n_steps": _Range(1, 10_000, True),
+    "max_steps": _Range(1, math.inf, True),
+    "max_seconds": _Range(1e-3, math.inf),
+    "batch_size": _Range(1, math.inf, True),
+    "learning_rate": _Range(1e-12, 10),
+    "beta": _Range(0, math.inf),
+    "gamma": _Range(0, math.inf),
+    "max_levels": _Range(2, 1_000_000, True),
+}
+_OPTIONAL = {"width", "max_steps", "batch_size", "max_seconds"}  # None: chosen from the data
+
+
+class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """What `VAE`, `GAN` and `Diffusion` share; not to be used itself."""
+
+    _key: ClassVar[str]
+    _model_parameters: ClassVar[tuple[str, ...]]
+    _pace: ClassVar[float] = 50  # epochs
+
+    def __init__(
+        self,
+        *,
+        contamination: float | Literal["auto"],
+        schema: Mapping[Any, Column] | None,
+        max_levels: int,
+        max_steps: int | None,
+        max_seconds: float | None,
+        batch_size: int | None,
+        learning_rate: float,
+        early_stopping: bool,
+        callbacks: Sequence[Callback] | None,
+        checkpoint: str | os.PathLike[str] | None,
+        device: str,
+        verbose: bool,
+        random_state: noise.RandomState,
+    ) -> None:
+        self.contamination = contamination
+        self.schema = schema
+        self.max_levels = max_levels
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Family:
+        raise NotImplementedError
+
+    # ---- fitting ---------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Learn what rows look like.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+            Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at most
+            4,096, is held out to calibrate scores, and where there are 1,000 rows or more another to stop early.
+        y : object
+            Ignored, for scikit-learn's sake.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        SchemaError
+            If the data cannot be learned from: which column, and why.
+        ValueError
+            If a parameter is out of its range.
+        """
+        self._check_parameters()
+        device = _device(self.device)
+        seed = noise.seed_from(self.random_state)
+        schema = Schema.fit(X, self.schema)
+        table = schema.encode(X)
+        n = len(table)
+        if n < 2:
+            raise SchemaError(
+                "fit needs at least 2 rows, got n_samples = 1: one to learn from, one to calibrate."
+            )
+        part = min(max(round(HELD_OUT_SHARE * n), 1), MOST_HELD_OUT)
+        watch = part if self.early_stopping and part >= FEWEST_WATCHED else 0
+        order = torch.randperm(n, generator=seeded(seed, "split", 0)).numpy()
+        calibration, watched, training = np.split(order, [part, part + watch])
+        training = np.sort(training)
+
+        codec = _fit_codec(schema, table, training, self.max_levels)
+        data = codec.training_rows(*_tensors(table.rows(training))).to(device)
+        held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
+        width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
+        model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
+        size = self.batch_size or (512 if n >= LARGE else 256)
+        steps = self.max_steps or int(np.clip(self._pace * len(training) / size, 300, 4000))
+        schedule = Schedule(
+            steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
+        )
+        history = train(
+            model,
+            data,
+            held_out,
+            schedule,
+            seed,
+            callbacks=list(self.callbacks or ()),
+            checkpoint=self.checkpoint,
+            fingerprint=self._fingerprint(seed, schema, table, width) if self.checkpoint is not None else "",
+            verbose=self.verbose,
+        )
+        model.requires_grad_(False)
+
+        self.schema_, self.codec_, self.model_, self.history_ = schema, codec, model, history
+        self.width_, self.n_train_ = width, len(training)
+        self.n_features_in_ = len(schema.names)
+        self.__dict__.pop("feature_names_in_", None)
+        if schema.container != "numpy" and all(isinstance(name, str) for name in schema.names):
+            self.feature_names_in_ = np.asarray(schema.names, dtype=object)
+        self.loss_curve_ = [sum(losses) for losses in history.loss]
+        self.n_iter_ = history.step[-1] if history.step else 0
+        self.calibration_ = Calibration(self._score(table.rows(calibration)))
+        if self.contamination == "auto":
+            self.offset_ = self.calibration_.threshold(FALSE_ALARM_RATE)
+        else:
+            self.offset_ = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+        return self
+
+    def _check_parameters(self) -> None:
+        for name, value in self.get_params(deep=False).items():
+            if name in _RANGES and not (value is None and name in _OPTIONAL):
+                _RANGES[name].check(name, value)
+        share = self.contamination
+        if share != "auto" and not (isinstance(share, numbers.Real) and 0 < float(share) <= 0.5):
+            raise ValueError(f'contamination must lie in (0, 0.5] or be "auto", got {share!r}.')
+
+    def _fingerprint(self, seed: int, schema: Schema, table: Table, width: int) -> str:
+        """Digest of all that decides the course of a fit."""
+        digest = hashlib.sha256()
+        parameters = {
+            k: v for k, v in self.get_params(deep=False).items() if k in _RANGES and k != "max_seconds"
+        }
+        about = [self._key, __version__, seed, width, self.early_stopping, parameters, schema.to_dict()]
+        digest.update(json.dumps(about, default=str).encode())
+        digest.update(np.ascontiguousarray(table.numbers).tobytes())
+        digest.update(np.ascontiguousarray(table.ids).tobytes())
+        return digest.hexdigest()
+
+    # ---- scoring ---------------------------------------------------------------------------------------
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Score rows by how well the model explains them.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+            Columns as in `fit`, matched by name. Missing values are allowed where `fit` saw some.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+            Higher is more normal; minus an energy in nats. A row's score depends on the row alone.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        SchemaError
+            If a column is missing, unknown, of another type than in `fit`, or holds infinity.
+        """
+        check_is_fitted(self)
+        return np.concatenate([self._score(table) for table in self._tables(X)])
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
+
+        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal calibration on rows
+        held out of the fit; with a share, that share of the rows of `fit` is.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:
+        """Fit, and predict the rows fitted; shape (n_rows,)."""
+        return self.fit(X).predict(X)
+
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return minus `score_samples`, the energy in nats: higher is more anomalous, as in PyOD; shape (n_rows,)."""
+        return -self.score_samples(X)
+
+    def p_values(self, X: Any) -> NDArray[np.float64]:
+        """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
+
+        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at most a.
+        `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
+        """
+        return self.calibration_.p_values(self.score_samples(X))
+
+    def explain(self, X: Any) -> Explanation:
+        """Tell which columns make each row odd, and what the model would have expected there.
+
+        Returns
+        -------
+        Explanation
+            `shares` (n_rows, n_columns) add up to `anomaly_score`; `expected` is a table like X.
+        """
+        check_is_fitted(self)
+        layout, shares, tables = self.codec_.layout, [], []
+        for table in self._tables(X):
+            for cells, expected in self._energies(table):
+                shares.append(layout.sum_by_column(cells).numpy())
+                # What shares the pooled level is told by the most frequent of it.
+                uniforms = torch.full((expected.n, len(self.codec_.counts)), 1e-6)
+                tables.append(Table(*self.codec_.decode(expected, uniforms)))
+        owners = [column.name for column in self._modelled()]
+        return Explanation(owners, np.concatenate(shares), self._decode(tables), X)
+
+    def _modelled(self) -> list[Column]:
+        """The columns the model sees, in the order of its layout."""
+        return [*self.schema_.number_columns, *self.schema_.category_columns]
+
+    def _tables(self, X: Any) -> Iterator[Table]:
+        """Encode a part of the rows at a time."""
+        owner = type(self).__name__
+        if _n_rows(X) <= ENCODED:
+            yield self.schema_.encode(X, owner=owner)
+            return
+        for start in range(0, _n_rows(X), ENCODED):
+            try:
+                yield self.schema_.encode(_slice(X, start, start + ENCODED), owner=owner)
+            except SchemaError:
+                self.schema_.encode(X, owner=owner)  # says the same, with the row counted from the first
+                raise
+
+    def _score(self, table: Table) -> NDArray[np.float64]:
+        return -np.concatenate([cells.sum(1).numpy() for cells, _ in self._energies(table)])
+
+    def _energies(self, table: Table) -> Iterator[tuple[Tensor, Rows]]:
+        """Energy of each cell, float64, and the rows expected, in chunks of one size."""
+        device = next(self.model_.parameters()).device
+        # What training never held gets the surprise of a new kind of row, by the rule of succession.
+        new = math.log(self.n_train_ + 1)
+        for start in range(0, len(table), CHUNK):
+            part = table.rows(slice(start, start + CHUNK))
+            n = len(part)
+            rows = _padded(self.codec_(*_tensors(part)), CHUNK)
+            with torch.inference_mode():
+                energy, expected = self.model_.energy(rows.to(device))
+            cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)
+            yield cells[:n], expected.to("cpu")[:n]
+
+    # ---- generation ------------------------------------------------------------------------------------
+
+    def generate(
+        self, n: int = 1, given: Mapping[Any, Any] | None = None, random_state: noise.RandomState = None
+    ) -> Any:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        given : mapping of column name to value, optional
+            What every row must hold, exactly: ``{"income": ">50K", "age": 40}``; None for missing. A sequence
+            gives one value a row. The other columns are drawn given these; nothing is rejected.
+        random_state : int, Generator, RandomState or None
+            Row i depends on the seed and on i alone, not on n. None draws fresh rows at every call.
+
+        Returns
+        -------
+        DataFrame, pyarrow.Table or ndarray
+            n rows with the columns, dtypes and categories of `fit`, numbers within the range of `fit`.
+
+        Raises
+        ------
+        ConditionError
+            If a condition names an unknown column or level, or a number out of the range of `fit`.
+        """
+        check_is_fitted(self)
+        _Range(0, math.inf, True).check("n", n)
+        seed = noise.seed_from(random_state)
+        if n == 0:
+            none = Table(
+                np.empty((0, len(self.schema_.number_columns))),
+                np.empty((0, len(self.schema_.category_columns)), np.int64),
+            )
+            return self._decode([none], seed=seed)
+        asked = {} if given is None else dict(given)
+        if not isinstance(given, (Mapping, type(None))):
+            raise ConditionError(
+                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
+            )
+        table = self.schema_.condition(asked, n)
+        known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
+        known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
+        known = (
+            np.broadcast_to(known_numbers, table.numbers.shape),
+            np.broadcast_to(known_ids, table.ids.shape),
+        )
+        return self._decode([self._complete(table, *known, seed, barred=False)], seed=seed)
+
+    def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
+        """Fill in missing values by draws given the rest of the row.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+            Any column may have missing values, whether or not it had any in `fit`.
+        n_draws : int
+            Independent completions.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        table like X, or list of `n_draws` of them
+            A single table for ``n_draws=1``. What was known is as it was.
+        """
+        check_is_fitted(self)
+        _Range(1, math.inf, True).check("n_draws", n_draws)
+        table = self.schema_.encode(X, allow_missing=True, owner=type(self).__name__)
+        absent = np.array([len(c.levels) + 1 for c in self.schema_.category_columns], dtype=np.int64)
+        known = ~np.isnan(table.numbers), table.ids != absent
+        holes = np.flatnonzero(~(known[0].all(1) & known[1].all(1)))
+        seed = noise.seed_from(random_state)
+        draws = []
+        for k in range(n_draws):
+            numbers, ids = table.numbers.copy(), table.ids.copy()
+            if len(holes):
+                filled = self._complete(
+                    table.rows(holes), known[0][holes], known[1][holes], (seed + k) % 2**64, barred=True
+                )
+                numbers[holes], ids[holes] = filled.numbers, filled.ids
+            draws.append(self._fill(X, self.schema_.decode(Table(numbers, ids)), known))
+        return draws[0] if n_draws == 1 else draws
+
+    def _complete(
+        self,
+        table: Table,
+        known_numbers: NDArray[np.bool_],
+        known_ids: NDArray[np.bool_],
+        seed: int,
+        barred: bool,
+    ) -> Table:
+        """Draw what is not known; row i of the noise belongs to row i of the table. `barred`: nothing is left missing."""
+        codec, layout, n = self.codec_, self.codec_.layout, len(table)
+        device = next(self.model_.parameters()).device
+        n_normals, n_uniforms = self.model_.noise_size
+        bar = (
+            codec.bar_missing().to(device)
+            if barred
+            else torch.zeros(layout.width - layout.n_numbers, device=device)
+        )
+        numbers, ids = table.numbers.copy(), table.ids.copy()
+        unseen = np.array([len(c) for c in codec.counts], dtype=np.int64)
+        safe = np.where(known_ids, ids, unseen)  # an unseen level is unknown to the model
+        with torch.inference_mode():
+            for start in range(0, n, CHUNK):
+                stop = min(start + CHUNK, n)
+                part = slice(start, stop)
+                given = codec.given(
+                    *_tensors(Table(numbers[part], safe[part])),
+                    torch.from_numpy(known_numbers[part].copy()),
+                    barred,
+                )
+                normals, uniforms = noise.rows(seed, start, CHUNK, n_normals, n_uniforms + len(codec.counts))
+                drawn = self.model_.sample(
+                    torch.from_numpy(normals).to(device),
+                    torch.from_numpy(uniforms[:, :n_uniforms]).to(device),
+                    _padded(given, CHUNK).to(device),
+                    bar,
+                )
+                new = codec.decode(
+                    drawn.to("cpu")[: stop - start], torch.from_numpy(uniforms[: stop - start, n_uniforms:])
+                )
+                numbers[part] = np.where(known_numbers[part], numbers[part], new[0])
+                ids[part] = np.where(known_ids[part], ids[part], new[1])
+        return Table(numbers, ids)
+
+    def _decode(self, tables: list[Table], seed: int = 0) -> Any:
+        table = Table(np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables]))
+        return self.schema_.decode(table, seed=seed)
+
+    def _fill(self, X: Any, filled: Any, known: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> Any:
+        """Put the completed columns into a copy of X; what was known, and what is not modelled, is X's own."""
+        columns = [*self.schema_.number_columns, *self.schema_.category_columns]
+        whole = [*known[0].all(0), *known[1].all(0)]
+        open_columns = [c.name for c, full in zip(columns, whole, strict=True) if not full]
+        if self.schema_.container == "numpy":
+            result = np.array(X)
+            hole = (
+                np.array([[v is None or v != v for v in row] for row in result])
+                if result.dtype == object
+                else np.isnan(result)
+            )
+            result[hole] = np.asarray(filled)[hole]
+            return result
+        frame, new = nw.from_native(X, eager_only=True), nw.from_native(filled, eager_only=True)
+        if isinstance(frame.to_native(), type(new.to_native())) and hasattr(X, "index"):
+            filled.index = X.index
+            new = nw.from_native(filled, eager_only=True)
+        return frame.with_columns(*(new[name].alias(name) for name in open_columns)).to_native()
+
+    # ---- files and faces -------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write the fitted estimator to one `.lookalike` file, whole or not at all.
+
+        Returns
+        -------
+        str
+            SHA-256 of the file; `la.load(path, sha256=...)` then accepts this file alone.
+        """
+        check_is_fitted(self)
+        parameters = {
+            k: v
+            for k, v in self.get_params(deep=False).items()
+            if k not in {"callbacks", "schema", "checkpoint", "random_state"}
+        }
+        codec = self.codec_
+        state = self.random_state if isinstance(self.random_state, numbers.Integral) else None
+        manifest = {
+            "family": self._key,
+            "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
+            "random_state": None if state is None else int(state),
+            "schema": self.schema_.to_dict(),
+            "codec": codec.to_dict(),
+            "width": self.width_,
+            "n_train": self.n_train_,
+            "offset": self.offset_,
+            "history": asdict(self.history_),
+        }
+        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
+        tensors |= {f"numbers.{name}": t for name, t in codec.numbers.state_dict().items()}
+        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+        arrays |= {f"calibration.{name}": a for name, a in self.calibration_.to_arrays().items()}
+        return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=self._card())
+
+    def _card(self) -> str:
+        """A page for people who open the file."""
+        return (
+            f"# {type(self).__name__} of a table\n\nMade by lookalike {__version__}. Learned from {self.n_train_} rows; training "
+            f"ended {self.history_.ended}, in {self.history_.seconds:.1f} s.\n\n```\n{self.schema_!r}\n```\n\n"
+            "Generated rows resemble the rows it was fitted on; no guarantee of privacy comes with them.\n"
+        )
+
+    @classmethod
+    def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        def part(name: str) -> dict[str, Any]:
+            return {k.removeprefix(name + "."): v for k, v in arrays.items() if k.startswith(name + ".")}
+
+        self = cls(**manifest["parameters"], random_state=manifest["random_state"])
+        self.schema_ = Schema.from_dict(manifest["schema"])
+        tables = {name: torch.from_numpy(a) for name, a in part("numbers").items()}
+        numbers_ = Numbers(*tables["value"].shape)
+        numbers_.load_state_dict(tables)
+        self.codec_ = TableCodec.from_dict(numbers_, manifest["codec"])
+        self.width_, self.n_train_, self.offset_ = manifest["width"], manifest["n_train"], manifest["offset"]
+        model = self._build(self.codec_.layout, seeded(0, "weights", 0), self.width_)
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in part("model").items()})
+        self.model_ = model.requires_grad_(False).to(_device(self.device))
+        self.calibration_ = Calibration.from_arrays(part("calibration"))
+        self.history_ = History(**manifest["history"])
+        self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
+        self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
+        self.n_features_in_ = len(self.schema_.names)
+        if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
+            self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", got {name!r}.') from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={name!r} was asked for, and torch sees no GPU. Use device="cpu" or "auto".')
+    return device
+
+
+def _fit_codec(schema: Schema, table: Table, training: NDArray[np.int64], max_levels: int) -> TableCodec:
+    """Learn the numeric half from the training rows alone, so that rows held out stay exchangeable with new ones."""
+    part = table.rows(training)
+    empty = np.isnan(part.numbers).all(0)
+    numbers = part.numbers
+    if empty.any():  # all values of a rare column were held out: better those than none
+        numbers = np.where(empty, table.numbers[: len(training)] * np.nan, part.numbers)
+        for j in np.flatnonzero(empty):
+            numbers[0, j] = np.nanmedian(table.numbers[:, j])
+    sizes = [len(column.levels) for column in schema.category_columns]
+    counts = [np.bincount(ids, minlength=size + 2) for ids, size in zip(part.ids.T, sizes, strict=True)]
+    d = len(schema.number_columns)
+    return TableCodec(
+        Numbers.fit(numbers),
+        np.flatnonzero(np.isnan(part.numbers).any(0)).tolist(),
+        [count[:size] for count, size in zip(counts, sizes, strict=True)],
+        [int(count[size + 1]) for count, size in zip(counts, sizes, strict=True)],
+        range(d + len(sizes)),
+        max_levels,
+    )
+
+
+def _tensors(table: Table) -> tuple[Tensor, Tensor]:
+    return torch.tensor(table.numbers), torch.tensor(table.ids)
+
+
+def _padded(rows: Rows, size: int) -> Rows:
+    """Repeat the last row up to `size` rows."""
+    index = torch.arange(size).clamp(max=rows.n - 1)
+    return rows[index]
+
+
+def _n_rows(X: Any) -> int:
+    return int(X.shape[0]) if hasattr(X, "shape") and len(X.shape) else 0
+
+
+def _slice(X: Any, start: int, stop: int) -> Any:
+    if isinstance(X, np.ndarray):
+        return X[start:stop]
+    return nw.from_native(X, eager_only=True)[start:stop].to_native()

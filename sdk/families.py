@@ -1,0 +1,434 @@
+"""The estimators: `VAE`, `GAN`, `Diffusion`, and loading what they saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from lookalike import archive, noise
+from lookalike.columns import Column
+from lookalike.errors import ArtifactError
+from lookalike.estimator import Estimator
+from lookalike.layout import Layout
+from lookalike.models.diffusion import Diffusion as DiffusionModel
+from lookalike.models.family import Family
+from lookalike.models.gan import GAN as GANModel
+from lookalike.models.vae import VAE as VAEModel
+from lookalike.training import Callback
+
+
+class VAE(Estimator):
+    """Variational autoencoder.
+
+    Scores by the evidence bound at the posterior mean plus the distance to the reconstruction; generates by drawing from the
+    prior in a few steps, each given what the earlier ones revealed. Fast in all of it.
+
+    Parameters
+    ----------
+    latent_dim : int
+    width : int, optional
+        Of the networks; 256 from 10,000 rows on, else 128.
+    depth : int
+        Residual blocks of each network.
+    n_steps : int
+        In which a row is revealed; 1 draws all columns at once.
+    beta : float
+        Weight of the divergence; 1 is the evidence bound.
+    contamination : float or "auto"
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
+        that share of the rows of `fit` anomalies.
+    schema : mapping of column name to kind, optional
+        Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
+    max_levels : int
+        Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
+    max_steps : int, optional
+        Of training; by default 50 epochs, at least 300 and at most 4,000.
+    max_seconds : float, optional
+        Time budget of training.
+    batch_size : int, optional
+        512 from 10,000 rows on, else 256.
+    learning_rate : float
+    early_stopping : bool
+        Stop when rows held out of training no longer gain; from 1,000 rows on.
+    callbacks : sequence of callable, optional
+        Called with `lookalike.training.Progress` 20 times in a fit; training stops if one returns True.
+    checkpoint : path, optional
+        Written 20 times in a fit; where it exists the fit goes on from it, to the same bits.
+    device : str
+        "auto", "cpu", "cuda" or any that torch knows.
+    verbose : bool
+        Show a progress bar.
+    random_state : int, Generator, RandomState or None
+        Equal seeds give equal models.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold of `score_samples`.
+    loss_curve_ : list of float
+        Loss at each evaluation.
+    n_iter_ : int
+        Training steps taken.
+    schema_ : Schema
+        The columns and their kinds.
+    calibration_ : Calibration
+        Scores of the rows held out.
+
+    References
+    ----------
+    D. Kingma, M. Welling. Auto-encoding variational Bayes. ICLR 2014, arXiv:1312.6114.
+    O. Ivanov, M. Figurnov, D. Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019, arXiv:1806.02382.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lookalike as la
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> model = la.VAE(max_steps=20, random_state=0).fit(X)
+    >>> model.predict([[0.0, 0.1], [30.0, -30.0]]).tolist()
+    [1, -1]
+    """
+
+    _key = "vae"
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 32,
+        width: int | None = None,
+        depth: int = 1,
+        n_steps: int = 4,
+        beta: float = 1.0,
+        contamination: float | Literal["auto"] = "auto",
+        schema: Mapping[Any, Column] | None = None,
+        max_levels: int = 128,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = 2e-3,
+        early_stopping: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        verbose: bool = False,
+        random_state: noise.RandomState = None,
+    ) -> None:
+        super().__init__(
+            contamination=contamination,
+            schema=schema,
+            max_levels=max_levels,
+            max_steps=max_steps,
+            max_seconds=max_seconds,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            early_stopping=early_stopping,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            device=device,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.latent_dim = latent_dim
+        self.width = width
+        self.depth = depth
+        self.n_steps = n_steps
+        self.beta = beta
+
+    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Family:
+        return VAEModel(
+            layout,
+            latent_dim=self.latent_dim,
+            width=width,
+            depth=self.depth,
+            n_steps=self.n_steps,
+            beta=self.beta,
+            generator=generator,
+        )
+
+
+class GAN(Estimator):
+    """Generative adversarial network.
+
+    A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which any part is given.
+    Scores by how far each part of a row is from its completion given the rest; generates fastest.
+
+    Parameters
+    ----------
+    latent_dim : int
+    width : int, optional
+        Of the networks; 256 from 10,000 rows on, else 128.
+    depth : int
+        Residual blocks of each network.
+    n_steps : int
+        In which a row is revealed; 1 draws all columns at once.
+    gamma : float
+        Weight of the gradient penalties.
+    contamination : float or "auto"
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
+        that share of the rows of `fit` anomalies.
+    schema : mapping of column name to kind, optional
+        Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
+    max_levels : int
+        Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
+    max_steps : int, optional
+        Of training; by default 50 epochs, at least 300 and at most 4,000.
+    max_seconds : float, optional
+        Time budget of training.
+    batch_size : int, optional
+        512 from 10,000 rows on, else 256.
+    learning_rate : float
+    early_stopping : bool
+        Stop when rows held out of training no longer gain; from 1,000 rows on.
+    callbacks : sequence of callable, optional
+        Called with `lookalike.training.Progress` 20 times in a fit; training stops if one returns True.
+    checkpoint : path, optional
+        Written 20 times in a fit; where it exists the fit goes on from it, to the same bits.
+    device : str
+        "auto", "cpu", "cuda" or any that torch knows.
+    verbose : bool
+        Show a progress bar.
+    random_state : int, Generator, RandomState or None
+        Equal seeds give equal models.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold of `score_samples`.
+    loss_curve_ : list of float
+        Loss at each evaluation.
+    n_iter_ : int
+        Training steps taken.
+    schema_ : Schema
+        The columns and their kinds.
+    calibration_ : Calibration
+        Scores of the rows held out.
+
+    References
+    ----------
+    Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024, arXiv:2501.05441.
+    J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets. ICML 2018,
+    arXiv:1806.02920.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lookalike as la
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> model = la.GAN(max_steps=20, random_state=0).fit(X)
+    >>> model.generate(3, random_state=0).shape
+    (3, 2)
+    """
+
+    _key = "gan"
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 32,
+        width: int | None = None,
+        depth: int = 1,
+        n_steps: int = 1,
+        gamma: float = 1.0,
+        contamination: float | Literal["auto"] = "auto",
+        schema: Mapping[Any, Column] | None = None,
+        max_levels: int = 128,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = 3e-3,
+        early_stopping: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        verbose: bool = False,
+        random_state: noise.RandomState = None,
+    ) -> None:
+        super().__init__(
+            contamination=contamination,
+            schema=schema,
+            max_levels=max_levels,
+            max_steps=max_steps,
+            max_seconds=max_seconds,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            early_stopping=early_stopping,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            device=device,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.latent_dim = latent_dim
+        self.width = width
+        self.depth = depth
+        self.n_steps = n_steps
+        self.gamma = gamma
+
+    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Family:
+        return GANModel(
+            layout,
+            latent_dim=self.latent_dim,
+            width=width,
+            depth=self.depth,
+            n_steps=self.n_steps,
+            gamma=self.gamma,
+            generator=generator,
+        )
+
+
+class Diffusion(Estimator):
+    """Diffusion over numbers and categories in one process.
+
+    Scores by the error of denoising the row; generates the truest rows of the three, slower: `n_steps` is the price.
+
+    Parameters
+    ----------
+    width : int, optional
+        Of the network; 256 from 10,000 rows on, else 128.
+    depth : int
+        Residual blocks of the network.
+    n_steps : int
+        Of the sampler, two network calls each.
+    contamination : float or "auto"
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
+        that share of the rows of `fit` anomalies.
+    schema : mapping of column name to kind, optional
+        Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
+    max_levels : int
+        Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
+    max_steps : int, optional
+        Of training; by default 50 epochs, at least 300 and at most 4,000.
+    max_seconds : float, optional
+        Time budget of training.
+    batch_size : int, optional
+        512 from 10,000 rows on, else 256.
+    learning_rate : float
+    early_stopping : bool
+        Stop when rows held out of training no longer gain; from 1,000 rows on.
+    callbacks : sequence of callable, optional
+        Called with `lookalike.training.Progress` 20 times in a fit; training stops if one returns True.
+    checkpoint : path, optional
+        Written 20 times in a fit; where it exists the fit goes on from it, to the same bits.
+    device : str
+        "auto", "cpu", "cuda" or any that torch knows.
+    verbose : bool
+        Show a progress bar.
+    random_state : int, Generator, RandomState or None
+        Equal seeds give equal models.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold of `score_samples`.
+    loss_curve_ : list of float
+        Loss at each evaluation.
+    n_iter_ : int
+        Training steps taken.
+    schema_ : Schema
+        The columns and their kinds.
+    calibration_ : Calibration
+        Scores of the rows held out.
+
+    References
+    ----------
+    T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based generative models. NeurIPS
+    2022, arXiv:2206.00364.
+    J. Austin, D. Johnson, J. Ho, D. Tarlow, R. van den Berg. Structured denoising diffusion models in discrete
+    state-spaces. NeurIPS 2021, arXiv:2107.03006.
+    S. Sahoo et al. Simple and effective masked diffusion language models. NeurIPS 2024, arXiv:2406.07524.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lookalike as la
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> model = la.Diffusion(max_steps=20, random_state=0).fit(X)
+    >>> model.explain([[0.0, 30.0]]).shares.argmax()
+    np.int64(1)
+    """
+
+    _key = "diffusion"
+
+    def __init__(
+        self,
+        *,
+        width: int | None = None,
+        depth: int = 3,
+        n_steps: int = 20,
+        contamination: float | Literal["auto"] = "auto",
+        schema: Mapping[Any, Column] | None = None,
+        max_levels: int = 128,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = 2e-3,
+        early_stopping: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        verbose: bool = False,
+        random_state: noise.RandomState = None,
+    ) -> None:
+        super().__init__(
+            contamination=contamination,
+            schema=schema,
+            max_levels=max_levels,
+            max_steps=max_steps,
+            max_seconds=max_seconds,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            early_stopping=early_stopping,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            device=device,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.width = width
+        self.depth = depth
+        self.n_steps = n_steps
+
+    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Family:
+        return DiffusionModel(
+            layout, width=width, depth=self.depth, n_steps=self.n_steps, generator=generator
+        )
+
+
+FAMILIES: dict[str, type[Estimator]] = {kind._key: kind for kind in (VAE, GAN, Diffusion)}
+
+
+def load(
+    path: str | os.PathLike[str], *, sha256: str | None = None, device: str = "auto", max_bytes: int = 1 << 30
+) -> Estimator:
+    """Load a fitted estimator from a `.lookalike` file. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    sha256 : str, optional
+        Digest that the file must have, as `save` returned it.
+    device : str
+        Where the model is to run.
+    max_bytes : int
+        Larger files are refused unread.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is damaged, foreign, too large or of another version.
+    """
+    manifest, arrays = archive.read(path, kind="model", sha256=sha256, max_bytes=max_bytes)
+    family = FAMILIES.get(str(manifest.get("family")))
+    if family is None:
+        raise ArtifactError(
+            f"{os.fspath(path)} holds a {manifest.get('family')!r}, which this version does not know."
+        )
+    try:
+        return family._restore(
+            {**manifest, "parameters": {**manifest["parameters"], "device": device}}, arrays
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{os.fspath(path)} does not describe a {family.__name__}: {error}") from error

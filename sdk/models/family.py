@@ -1,0 +1,63 @@
+"""What every model family offers to training, estimators and exporters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lookalike.layout import Layout, Rows
+
+
+class Family(nn.Module, ABC):
+    """A generative model of rows.
+
+    Attributes
+    ----------
+    layout : Layout
+        What the model sees.
+    betas : tuple of float
+        Adam's decay rates that suit the loss.
+    noise_size : tuple of int
+        Normal and uniform numbers that `sample` takes a row.
+    """
+
+    layout: Layout
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+
+    @abstractmethod
+    def objectives(
+        self, rows: Rows, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Yield each loss with the parameters that it moves; those are updated before the next is asked for."""
+
+    @property
+    @abstractmethod
+    def noise_size(self) -> tuple[int, int]: ...
+
+    @abstractmethod
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
+        """Fill in what is unknown in `given`, as a deterministic function of the noise.
+
+        Parameters
+        ----------
+        normals, uniforms : Tensor of shape (n, noise_size[0]), (n, noise_size[1]), float32
+        given : Rows
+            NaN and -1 where unknown.
+        barred : Tensor of shape (layout.width - layout.n_numbers,), float32
+            Added to the scores of levels: -1e9 for one that must not be drawn, else 0.
+        """
+
+    @abstractmethod
+    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Tell how odd each cell is, (n, n_cells), higher is odder, and what was expected in its place.
+
+        Deterministic, and a function of each row alone. A row's energy is the sum over its cells.
+        """
+
+    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """What early stopping watches, on rows held out; lower is better. The loss, unless it means nothing."""
+        return sum((loss for loss, _ in self.objectives(rows, generator)), torch.zeros(()))

@@ -1,0 +1,340 @@
+"""The only training loop.
+
+All randomness of step k comes from a generator seeded with (seed, k), so that a run that was killed and
+resumed from its checkpoint draws what the unbroken run would have drawn, and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lookalike import archive
+from lookalike.errors import ArtifactError, LookalikeWarning, TrainingError
+
+EMA_DECAY = 0.999
+MAX_GRADIENT_NORM = 1.0
+WARM_UP = 50  # steps
+N_EVALUATIONS = 20
+CLOCKED = 30  # steps after which a time budget is turned into a number of steps
+
+
+class Data(Protocol):
+    """Training rows that give batches by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Any: ...
+
+
+class Trainable(Protocol):
+    """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
+
+    betas: tuple[float, float]
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def objectives(
+        self, rows: Any, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]: ...
+
+    def fidelity(self, rows: Any, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What callbacks are told after every evaluation.
+
+    Attributes
+    ----------
+    step, n_steps : int
+    seconds : float
+        Since the fit began, earlier parts of a resumed fit counted in.
+    loss : tuple of float
+        Mean of each objective since the last evaluation.
+    held_out : float or None
+        What early stopping watches, lower is better; None without held-out rows.
+    """
+
+    step: int
+    n_steps: int
+    seconds: float
+    loss: tuple[float, ...]
+    held_out: float | None
+
+
+Callback = Callable[[Progress], bool | None]
+"""Called with `Progress`; training stops if it returns True."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    n_steps : int
+    batch_size : int
+    learning_rate : float
+        Of Adam: warmed up over `WARM_UP` steps, then a cosine to zero.
+    patience : int or None
+        Stop after this many of the 20 evaluations in a row without gain; None never stops early.
+    max_seconds : float or None
+        Budget; the speed of the first steps then decides how many there are.
+    """
+
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    patience: int | None = None
+    max_seconds: float | None = None
+
+
+@dataclass
+class History:
+    """How a run went, one entry an evaluation."""
+
+    step: list[int] = field(default_factory=list)
+    loss: list[list[float]] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    ended: str = ""
+
+
+def train(
+    model: Trainable,
+    data: Data,
+    held_out: Any,
+    schedule: Schedule,
+    seed: int,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    fingerprint: str = "",
+    verbose: bool = False,
+) -> History:
+    """Train a model in place; it ends with the averaged weights that were best on the rows held out.
+
+    Parameters
+    ----------
+    held_out : Rows or None
+        Rows for early stopping; None trains all steps.
+    checkpoint : path, optional
+        Written at every evaluation; where it exists, the run goes on from it.
+    fingerprint : str
+        What makes runs the same; a checkpoint of another run is refused.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is no longer finite.
+    ArtifactError
+        If the checkpoint is damaged or belongs to another run.
+    """
+    run = _Run(model, data, schedule, seed)
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.load(checkpoint, fingerprint)
+    bar = tqdm(total=run.n_steps, initial=run.step, disable=not verbose, unit="step", leave=True)
+    try:
+        while not run.history.ended:
+            run.advance()
+            bar.update()
+            if run.is_due():
+                progress = run.evaluate(held_out)
+                bar.total = run.n_steps
+                bar.set_postfix(loss=" ".join(f"{value:.4g}" for value in progress.loss))
+                if any([callback(progress) for callback in callbacks]) and not run.history.ended:
+                    run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
+                if checkpoint is not None:
+                    run.save(checkpoint, fingerprint)
+    except KeyboardInterrupt:
+        if run.step == 0:
+            raise
+        run.history.ended = f"interrupted at step {run.step} of {run.n_steps}"
+        warnings.warn(
+            f"fit was {run.history.ended}; the best weights so far are kept.", LookalikeWarning, stacklevel=4
+        )
+    finally:
+        bar.close()
+    run.settle()
+    return run.history
+
+
+def seeded(seed: int, purpose: str, k: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make a generator of its own for each purpose and step; hashing keeps neighbouring seeds apart."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{k}".encode(), digest_size=7).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
+
+
+class _Run:
+    """State of a run: what a checkpoint holds."""
+
+    def __init__(self, model: Trainable, data: Data, schedule: Schedule, seed: int) -> None:
+        self.model, self.data, self.schedule, self.seed = model, data, schedule, seed
+        self.parameters = list(model.parameters())
+        self.device = self.parameters[0].device
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.best = self.average
+        self.optimizers: list[torch.optim.Adam] = []
+        self.resumed: dict[str, Tensor] = {}  # moments of optimisers that are yet to be made
+        self.step, self.n_steps = 0, schedule.n_steps
+        self.history = History()
+        self.losses: list[Tensor] = []
+        self.since = 0
+        self.started = time.monotonic()
+        self.epoch: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def seconds(self) -> float:
+        return self.history.seconds + time.monotonic() - self.started
+
+    def _rows_of_step(self) -> Tensor:
+        """Positions of this step's rows in an endless run of shuffled epochs."""
+        n, size = len(self.data), self.schedule.batch_size
+        start, stop = self.step * size, (self.step + 1) * size
+        parts = []
+        for epoch in range(start // n, (stop - 1) // n + 1):
+            if self.epoch[0] != epoch:
+                self.epoch = (epoch, torch.randperm(n, generator=seeded(self.seed, "epoch", epoch)))
+            parts.append(self.epoch[1][max(start - epoch * n, 0) : stop - epoch * n])
+        return torch.cat(parts).to(self.device)
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / WARM_UP)
+        return self.schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / self.n_steps))
+
+    def _optimizer(self, k: int, parameters: list[nn.Parameter]) -> torch.optim.Adam:
+        if k == len(self.optimizers):
+            optimizer = torch.optim.Adam(parameters, betas=self.model.betas, fused=True)
+            for i, p in enumerate(parameters):
+                prefix = f"optimizer.{k}.{i}."
+                state = {
+                    name.removeprefix(prefix): value.to(p.device)
+                    for name, value in self.resumed.items()
+                    if name.startswith(prefix)
+                }
+                if state:
+                    optimizer.state[p] = state
+            self.optimizers.append(optimizer)
+        return self.optimizers[k]
+
+    def advance(self) -> None:
+        """Take one step."""
+        generator = seeded(self.seed, "step", self.step, self.device)
+        rows = self.data.batch(self._rows_of_step(), generator)
+        for k, (loss, parameters) in enumerate(self.model.objectives(rows, generator)):
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient
+            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+            optimizer = self._optimizer(k, parameters)
+            optimizer.param_groups[0]["lr"] = self._learning_rate()
+            optimizer.step()
+            optimizer.zero_grad()
+            if k == len(self.losses):
+                self.losses.append(torch.zeros((), device=self.device))
+            self.losses[k] += loss.detach()
+        # The average starts short, so that it forgets the random start.
+        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.step += 1
+        self.since += 1
+        if self.schedule.max_seconds is not None and self.step in (CLOCKED, 10 * CLOCKED):
+            pace = self.seconds / self.step
+            self.n_steps = max(min(self.schedule.n_steps, int(self.schedule.max_seconds / pace)), self.step)
+
+    def is_due(self) -> bool:
+        """Whether to evaluate now: 20 times in a run, at its end, and when its time is over."""
+        late = self.schedule.max_seconds is not None and self.seconds > self.schedule.max_seconds
+        return self.step % max(self.n_steps // N_EVALUATIONS, 1) == 0 or self.step >= self.n_steps or late
+
+    def evaluate(self, held_out: Any) -> Progress:
+        """Look at the losses and, with the averaged weights, at the rows held out."""
+        history = self.history
+        means = [float(total) / self.since for total in self.losses]
+        if not all(map(math.isfinite, means)):
+            raise TrainingError(
+                f"the loss is {means} at step {self.step}: training has diverged. Lower learning_rate "
+                f"(it is {self.schedule.learning_rate:g})."
+            )
+        self.losses, self.since = [], 0
+        history.step.append(self.step)
+        history.loss.append(means)
+        watched = None
+        if held_out is not None:
+            watched = self._with_average(
+                lambda: self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
+            )
+            if not history.held_out or watched < min(history.held_out):
+                self.best = [a.clone() for a in self.average]
+            history.held_out.append(watched)
+            waited = len(history.held_out) - 1 - history.held_out.index(min(history.held_out))
+            if self.schedule.patience is not None and waited >= self.schedule.patience:
+                history.ended = f"early at step {self.step} of {self.n_steps}: no gain on held-out rows"
+        else:
+            self.best = self.average
+        if self.step >= self.n_steps:
+            history.ended = f"after {self.step} steps"
+        elif self.schedule.max_seconds is not None and self.seconds > self.schedule.max_seconds:
+            history.ended = f"after max_seconds at step {self.step} of {self.n_steps}"
+        return Progress(self.step, self.n_steps, self.seconds, tuple(means), watched)
+
+    def _with_average(self, look: Callable[[], float]) -> float:
+        live = [p.detach().clone() for p in self.parameters]
+        try:
+            self._put(self.average)
+            return look()
+        finally:
+            self._put(live)
+
+    def _put(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, values)
+
+    def settle(self) -> None:
+        """Leave the best weights in the model."""
+        self._put(self.best)
+        self.history.seconds = self.seconds
+
+    def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
+        groups = {"weight": self.parameters, "average": self.average, "best": self.best}
+        tensors = {f"{group}.{i}": t for group, ts in groups.items() for i, t in enumerate(ts)}
+        for k, optimizer in enumerate(self.optimizers):
+            for i, p in enumerate(optimizer.param_groups[0]["params"]):
+                tensors |= {f"optimizer.{k}.{i}.{name}": t for name, t in optimizer.state[p].items()}
+        manifest = {
+            "fingerprint": fingerprint,
+            "step": self.step,
+            "n_steps": self.n_steps,
+            "history": asdict(self.history) | {"seconds": self.seconds},
+        }
+        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+        archive.write(path, kind="checkpoint", manifest=manifest, tensors=arrays)
+
+    def load(self, path: str | os.PathLike[str], fingerprint: str) -> None:
+        manifest, arrays = archive.read(path, kind="checkpoint")
+        if manifest["fingerprint"] != fingerprint:
+            raise ArtifactError(
+                f"checkpoint {os.fspath(path)} is of a fit with other data, parameters or random_state. "
+                "Delete it, or give another path."
+            )
+        tensors = {name: torch.from_numpy(a).to(self.device) for name, a in arrays.items()}
+        count = range(len(self.parameters))
+        self._put([tensors[f"weight.{i}"] for i in count])
+        self.average = [tensors[f"average.{i}"] for i in count]
+        self.best = [tensors[f"best.{i}"] for i in count]
+        self.resumed = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
+        self.step, self.n_steps = manifest["step"], manifest["n_steps"]
+        self.history = History(**manifest["history"])
