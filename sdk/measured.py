@@ -137,7 +137,7 @@ def _whole(encoded: NDArray[np.float64], origin: int, step: int, low: int, high:
             # The multiple and the sum stay within int64, for both lie between low and high.
             wide = steps * np.int64(step)
             return wide + np.int64(origin)
-    # Beyond that, products and sums modulo 2**64 are exact, for what they stand for lies between low and high.
+    # Beyond that, products and sums modulo 2**64 are exact: what they stand for lies between low and high.
     down, up = np.uint64(max(-least, 0)), np.uint64(max(most, 0))
     steps = np.rint(np.clip(encoded, -_BELOW, _BELOW))
     size = np.minimum(np.abs(steps).astype(np.uint64), np.where(steps < 0, down, up))
