@@ -59,7 +59,7 @@ def _numpy_column(values: Values, blanks: Mapping[str, Any] = _BLANKS) -> Array:
         data = np.where(values.missing, np.nan, data)
     with np.errstate(over="ignore"):
         cast = data.astype(dtype)
-    return cast if (dtype.kind != "iu" and dtype.kind not in "iu") or np.array_equal(cast, data) else data
+    return cast if dtype.kind not in "iu" or np.array_equal(cast, data) else data
 
 
 def _wide_enough(text: Array, dtype: np.dtype[Any]) -> Array:
@@ -121,8 +121,7 @@ class NumpyWriter:
         return _numpy_column(values)
 
     def frame(self, names: Sequence[Name], columns: Sequence[Array], n_rows: int) -> Array:
-        dtype = np.result_type(*columns) if {c.dtype.kind for c in columns} != {"O"} else np.dtype(object)
-        matrix = np.empty((n_rows, len(columns)), dtype=dtype)
+        matrix = np.empty((n_rows, len(columns)), dtype=np.result_type(*{c.dtype for c in columns}))
         for i, column in enumerate(columns):
             matrix[:, i] = column
         return matrix
@@ -262,26 +261,21 @@ class PandasWriter:
     def _masked(self, values: Values) -> Any:
         """Nullable integers, floats and booleans."""
         native = values.storage.native
-        holder = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}[
-            native[0]
-        ]
+        holder = getattr(self.pandas.arrays, _MASKED[native[0]])
         nothing = np.zeros(len(values), dtype=bool)
-        data = np.where(values.missing, 0, values.plain())
-        cast = _numpy_column(
-            replace(
-                values,
-                data=data,
-                missing=nothing,
-                labels=None,
-                storage=replace(values.storage, native=native.lower().replace("ean", "")),
-            )
+        whole = replace(
+            values, data=np.where(values.missing, 0, values.plain()), missing=nothing, labels=None
         )
+        data = _numpy_column(_rename(whole, {"boolean": "bool"}.get(native, native.lower())))
         if values.storage.blank == "nan":
-            return getattr(self.pandas.arrays, holder)(np.where(values.missing, np.nan, cast), nothing)
-        return getattr(self.pandas.arrays, holder)(cast, values.missing.copy())
+            return holder(np.where(values.missing, np.nan, data), nothing)
+        return holder(data, values.missing.copy())
 
     def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
         return self.pandas.DataFrame(dict(zip(names, columns, strict=True)))
+
+
+_MASKED = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}
 
 
 def _categories_of(values: Values) -> Values:

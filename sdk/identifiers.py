@@ -18,9 +18,7 @@ from lookalike.noise import uniforms
 from lookalike.values import Array, Values
 
 _ROWS_FOR_IDENTIFIER = 50
-_KEY_NAME = re.compile(r"(?:^|[^a-zA-Z])(?:id|key|uuid|guid)$|(?:[a-z](?:Id|ID|Key|UUID|Uuid))$")
-
-# ---- not modelled ------------------------------------------------------------------------------------------
+_KEY_NAME = re.compile(r"(?i:(?:^|[^a-z])(?:id|key|uuid|guid))$|[a-z](?:Id|ID|Key|Uuid|UUID)$")
 
 
 @dataclass(frozen=True, repr=False)

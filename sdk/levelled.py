@@ -10,15 +10,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import FAMILY_WORDS, Encoded, as_condition, refuse_missing_condition
+from lookalike.columns import FAMILY_WORDS, Encoded, as_condition
 from lookalike.errors import ConditionError, SchemaError, did_you_mean
 from lookalike.measured import refuse_infinity
 from lookalike.values import NANOSECONDS, Scalar, Storage, Values, label_array, shorten, values_of
 
 _FEW_LEVELS = 10  # a column of whole numbers in a frame with at most so many values is a category
 _ROWS_PER_LEVEL = 5
-
-# ---- levelled ----------------------------------------------------------------------------------------------
 
 
 def same_unit(storage: Storage, values: Values, labels: list[Scalar]) -> list[Scalar]:
@@ -94,8 +92,7 @@ class Levelled(Encoded):
 
     def condition(self, values: Values) -> NDArray[np.int64]:
         """Encode a condition, which must be a level of fit."""
-        ids = as_condition(self.encode, values, allow_missing=True)
-        refuse_missing_condition(self, values)
+        ids = as_condition(self, values)
         strange = ids == self.unseen
         if strange.any():
             row = int(strange.argmax())

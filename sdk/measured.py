@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import Encoded, as_condition, refuse_missing_condition
+from lookalike.columns import Encoded, as_condition
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.values import NANOSECONDS, Array, Storage, Values, values_of
 
@@ -19,8 +19,6 @@ _EXACT = 2**53  # integers up to here are exact in float64
 _BELOW = float(np.nextafter(2.0**64, 0))  # the largest float64 that is a uint64
 _MOST_DECIMALS = 6
 _HABIT = 20  # that so many values share a step by chance has a probability of 2**-19
-
-# ---- measured ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,8 +83,7 @@ class Measured(Encoded):
 
     def condition(self, values: Values) -> NDArray[np.float64]:
         """Encode a condition, which must lie in the range of fit and on its grid."""
-        encoded = as_condition(self.encode, values, allow_missing=True)
-        refuse_missing_condition(self, values)
+        encoded = as_condition(self, values)
         back = self.decode(encoded)
         held = self._measure(back)
         # What differs by rounding is the same number: 0.1 + 0.2 is 0.3, and 0.1 is float32's 0.1.
@@ -304,6 +301,7 @@ _FROM_NUMBERS: dict[str, Callable[[Array, int | None], Array]] = {
 
 
 def refuse_infinity(values: Values) -> None:
+    """Raise SchemaError where a column of floats holds an infinity."""
     data = values.plain() if values.family == "float" else values.data
     # A sum is finite unless a value is not, or the sum overflows: one pass without a mask as a rule.
     with np.errstate(over="ignore", invalid="ignore"):

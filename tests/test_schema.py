@@ -354,6 +354,8 @@ def test_text_repr_is_one_line_a_column():
 def test_a_float_column_is_never_an_identifier_and_a_plain_matrix_holds_numbers():
     frame = pd.DataFrame({"id": np.arange(100.0), "paid": np.random.default_rng(0).permutation(1000)[:100]})
     assert set(kinds(Schema.fit(frame)).values()) == {"number"}
+    for name in ("ID", "order_key", "userId", "row-id"):
+        assert Schema.fit(frame[["paid", "id"]].set_axis([name, "x"], axis=1)).columns[0].kind == "identifier"
     matrix = np.arange(200).reshape(100, 2) % np.array([200, 3])
     assert set(kinds(Schema.fit(matrix)).values()) == {"number"}
 
