@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import numbers
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lookalike import archive, noise
+from lookalike import archive, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
 from lookalike.columns import Column, Ignored
@@ -28,16 +27,19 @@ from lookalike.filling import fill
 from lookalike.layout import Layout, Rows
 from lookalike.models.family import Family
 from lookalike.parameters import RANGES, Range, check_parameters
+from lookalike.persistence import State
 from lookalike.preprocessing import Numbers, TableCodec
 from lookalike.schema import Schema, Table
 from lookalike.streaming import parts
-from lookalike.training import Callback, History, Schedule, seeded, train
+from lookalike.training import Callback, Schedule, seeded, train
 
 FALSE_ALARM_RATE = 0.05  # of contamination="auto"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
+CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
+BATCH_FEATURES = 1 << 19  # of default batches
 ENCODED = 65_536  # rows encoded at once
 LARGE = 10_000  # rows from which networks are wide
 
@@ -108,7 +110,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             If a parameter is out of its range.
         """
         check_parameters(self.get_params(deep=False))
-        device = _device(self.device)
+        device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
         schema = Schema.fit(X, self.schema)
         table = schema.encode(X)
@@ -128,7 +130,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
         width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
-        size = self.batch_size or (512 if n >= LARGE else 256)
+        size = self.batch_size or _batch_size(n, codec.layout)
         steps = self.max_steps or int(np.clip(self._pace * len(training) / size, 300, 4000))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
@@ -141,33 +143,32 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             seed,
             callbacks=list(self.callbacks or ()),
             checkpoint=self.checkpoint,
-            fingerprint=self._fingerprint(seed, schema, table, width) if self.checkpoint is not None else "",
+            fingerprint=self._fingerprint(seed, schema, table, schedule)
+            if self.checkpoint is not None
+            else "",
             verbose=self.verbose,
         )
-        model.requires_grad_(False)
-
-        self.schema_, self.codec_, self.model_, self.history_ = schema, codec, model, history
-        self.width_, self.n_train_ = width, len(training)
-        self.n_features_in_ = len(schema.names)
-        self.__dict__.pop("feature_names_in_", None)
-        if schema.container != "numpy" and all(isinstance(name, str) for name in schema.names):
-            self.feature_names_in_ = np.asarray(schema.names, dtype=object)
-        self.loss_curve_ = [sum(losses) for losses in history.loss]
-        self.n_iter_ = history.step[-1] if history.step else 0
-        self.calibration_ = Calibration(self._score(table.rows(calibration)))
+        self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
+        normal = Calibration(self._score(table.rows(calibration)))
         if self.contamination == "auto":
-            self.offset_ = self.calibration_.threshold(FALSE_ALARM_RATE)
+            offset = normal.threshold(FALSE_ALARM_RATE)
         else:
-            self.offset_ = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+            offset = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+        self._learn(State(schema, codec, model, normal, history, width, len(training), offset))
         return self
 
-    def _fingerprint(self, seed: int, schema: Schema, table: Table, width: int) -> str:
+    def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
         """Digest of all that decides the course of a fit."""
+        if self.random_state is None:
+            raise ValueError(
+                "checkpoint needs a random_state, got None: a fit that goes on needs the same seed."
+            )
         digest = hashlib.sha256()
         parameters = {
             k: v for k, v in self.get_params(deep=False).items() if k in RANGES and k != "max_seconds"
         }
-        about = [self._key, __version__, seed, width, self.early_stopping, parameters, schema.to_dict()]
+        plan = replace(schedule, max_seconds=None)
+        about = [self._key, __version__, seed, asdict(plan), parameters, schema.to_dict()]
         digest.update(json.dumps(about, default=str).encode())
         digest.update(np.ascontiguousarray(table.numbers).tobytes())
         digest.update(np.ascontiguousarray(table.ids).tobytes())
@@ -279,15 +280,21 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         device = next(self.model_.parameters()).device
         # What training never held gets the surprise of a new kind of row, by the rule of succession.
         new = math.log(self.n_train_ + 1)
-        for start in range(0, len(table), CHUNK):
-            part = table.rows(slice(start, start + CHUNK))
+        chunk = self._chunk()
+        for start in range(0, len(table), chunk):
+            part = table.rows(slice(start, start + chunk))
             n = len(part)
-            rows = _padded(self.codec_(*_tensors(part)), CHUNK)
+            rows = _padded(self.codec_(*_tensors(part)), chunk)
             with torch.inference_mode():
                 energy, expected = self.model_.energy(rows.to(device))
             cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)[:n]
             self._check_finite(cells, start)
             yield cells, expected.to("cpu")[:n]
+
+    def _chunk(self) -> int:
+        """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
+        rows = max(CHUNK_FEATURES // self.codec_.layout.width, 16)
+        return min(1 << rows.bit_length() - 1, CHUNK)
 
     def _check_finite(self, cells: Tensor, start: int) -> None:
         """A score that is no number must not pass for one."""
@@ -392,7 +399,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         barred: bool,
     ) -> Table:
         """Draw what is not known, row i with row i of the noise. `barred`: nothing is left missing."""
-        codec, layout, n = self.codec_, self.codec_.layout, len(table)
+        codec, layout, n, chunk = self.codec_, self.codec_.layout, len(table), self._chunk()
         device = next(self.model_.parameters()).device
         n_normals, n_uniforms = self.model_.noise_size
         bar = (
@@ -404,19 +411,19 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         unseen = np.array([len(c) for c in codec.counts], dtype=np.int64)
         safe = np.where(known_ids, ids, unseen)  # an unseen level is unknown to the model
         with torch.inference_mode():
-            for start in range(0, n, CHUNK):
-                stop = min(start + CHUNK, n)
+            for start in range(0, n, chunk):
+                stop = min(start + chunk, n)
                 part = slice(start, stop)
                 given = codec.given(
                     *_tensors(Table(numbers[part], safe[part])),
                     torch.from_numpy(known_numbers[part].copy()),
                     barred,
                 )
-                normals, uniforms = noise.rows(seed, start, CHUNK, n_normals, n_uniforms + len(codec.counts))
+                normals, uniforms = noise.rows(seed, start, chunk, n_normals, n_uniforms + len(codec.counts))
                 drawn = self.model_.sample(
                     torch.from_numpy(normals).to(device),
                     torch.from_numpy(uniforms[:, :n_uniforms]).to(device),
-                    _padded(given, CHUNK).to(device),
+                    _padded(given, chunk).to(device),
                     bar,
                 )
                 new = codec.decode(
@@ -441,61 +448,41 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             SHA-256 of the file; `la.load(path, sha256=...)` then accepts this file alone.
         """
         check_is_fitted(self)
-        parameters = {
-            k: v
-            for k, v in self.get_params(deep=False).items()
-            if k not in {"callbacks", "schema", "checkpoint", "random_state"}
-        }
-        codec = self.codec_
-        state = self.random_state if isinstance(self.random_state, numbers.Integral) else None
-        manifest = {
-            "family": self._key,
-            "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
-            "random_state": None if state is None else int(state),
-            "schema": self.schema_.to_dict(),
-            "codec": codec.to_dict(),
-            "width": self.width_,
-            "n_train": self.n_train_,
-            "offset": self.offset_,
-            "history": asdict(self.history_),
-        }
-        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-        tensors |= {f"numbers.{name}": t for name, t in codec.numbers.state_dict().items()}
-        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
-        arrays |= {f"calibration.{name}": a for name, a in self.calibration_.to_arrays().items()}
-        return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=self._card())
-
-    def _card(self) -> str:
-        """A page for people who open the file."""
-        return (
-            f"# {type(self).__name__} of a table\n\nMade by lookalike {__version__}. Learned from {self.n_train_} rows; training "
-            f"ended {self.history_.ended}, in {self.history_.seconds:.1f} s.\n\n```\n{self.schema_!r}\n```\n\n"
-            "Generated rows resemble the rows it was fitted on; no guarantee of privacy comes with them.\n"
-        )
+        manifest, arrays = persistence.pack(self._key, self.get_params(deep=False), self._state)
+        card = persistence.card(type(self).__name__, self._state)
+        return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
     @classmethod
-    def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        def part(name: str) -> dict[str, Any]:
-            return {k.removeprefix(name + "."): v for k, v in arrays.items() if k.startswith(name + ".")}
+    def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], device: str) -> Self:
+        parameters = persistence.unpack_parameters(manifest, cls._get_param_names())
+        self = cls(**{**parameters, "device": device})
+        state = persistence.unpack(manifest, arrays, self._build)
+        self._learn(state._replace(model=state.model.to(device_named(device))))
+        return self
 
-        self = cls(**manifest["parameters"], random_state=manifest["random_state"])
-        self.schema_ = Schema.from_dict(manifest["schema"])
-        tables = {name: torch.from_numpy(a) for name, a in part("numbers").items()}
-        numbers_ = Numbers(*tables["value"].shape)
-        numbers_.load_state_dict(tables)
-        self.codec_ = TableCodec.from_dict(numbers_, manifest["codec"])
-        self.width_, self.n_train_, self.offset_ = manifest["width"], manifest["n_train"], manifest["offset"]
-        model = self._build(self.codec_.layout, seeded(0, "weights", 0), self.width_)
-        model.load_state_dict({name: torch.from_numpy(a) for name, a in part("model").items()})
-        self.model_ = model.requires_grad_(False).to(_device(self.device))
-        self.calibration_ = Calibration.from_arrays(part("calibration"))
-        self.history_ = History(**manifest["history"])
+    @property
+    def _state(self) -> State:
+        return State(
+            self.schema_,
+            self.codec_,
+            self.model_,
+            self.calibration_,
+            self.history_,
+            self.width_,
+            self.n_train_,
+            self.offset_,
+        )
+
+    def _learn(self, state: State) -> None:
+        """Set what `fit` learned, all of it at once."""
+        self.schema_, self.codec_, self.model_, self.calibration_ = state[:4]
+        self.history_, self.width_, self.n_train_, self.offset_ = state[4:]
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)
+        self.__dict__.pop("feature_names_in_", None)
         if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
             self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
-        return self
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -505,7 +492,13 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _device(name: str) -> torch.device:
+def _batch_size(n: int, layout: Layout) -> int:
+    """Rows a step, fewer where a row is thousands of features wide."""
+    return int(np.clip(BATCH_FEATURES // layout.width, 32, 512 if n >= LARGE else 256))
+
+
+def device_named(name: str) -> torch.device:
+    """Find the device of this name, or say why there is none; "auto" is a GPU where torch sees one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
