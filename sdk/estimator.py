@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import numbers
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from dataclasses import asdict, replace
+from typing import Any, ClassVar, Literal, Self
 
-import narwhals.stable.v2 as nw
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,55 +17,31 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lookalike import archive, noise
+from lookalike import archive, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.columns import Column
+from lookalike.columns import Column, Ignored
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.explanation import Explanation
+from lookalike.filling import fill
 from lookalike.layout import Layout, Rows
 from lookalike.models.family import Family
+from lookalike.parameters import RANGES, Range, check_parameters
+from lookalike.persistence import State
 from lookalike.preprocessing import Numbers, TableCodec
 from lookalike.schema import Schema, Table
-from lookalike.training import Callback, History, Schedule, seeded, train
+from lookalike.streaming import parts
+from lookalike.training import Callback, Schedule, seeded, train
 
 FALSE_ALARM_RATE = 0.05  # of contamination="auto"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
+CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
+BATCH_FEATURES = 1 << 19  # of default batches
 ENCODED = 65_536  # rows encoded at once
 LARGE = 10_000  # rows from which networks are wide
-
-
-class _Range(NamedTuple):
-    low: float
-    high: float
-    whole: bool = False
-
-    def check(self, name: str, value: object) -> None:
-        kind = numbers.Integral if self.whole else numbers.Real
-        if isinstance(value, kind) and not isinstance(value, bool) and self.low <= float(value) <= self.high:
-            return
-        what = "a whole number" if self.whole else "a number"
-        top = "" if math.isinf(self.high) else f" and at most {self.high:g}"
-        raise ValueError(f"{name} must be {what} of at least {self.low:g}{top}, got {value!r}.")
-
-
-_RANGES = {
-    "width": _Range(1, 65_536, True),
-    "depth": _Range(1, 1000, True),
-    "latent_dim": _Range(1, 65_536, True),
-    "n_steps": _Range(1, 10_000, True),
-    "max_steps": _Range(1, math.inf, True),
-    "max_seconds": _Range(1e-3, math.inf),
-    "batch_size": _Range(1, math.inf, True),
-    "learning_rate": _Range(1e-12, 10),
-    "beta": _Range(0, math.inf),
-    "gamma": _Range(0, math.inf),
-    "max_levels": _Range(2, 1_000_000, True),
-}
-_OPTIONAL = {"width", "max_steps", "batch_size", "max_seconds"}  # None: chosen from the data
 
 
 class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -119,8 +93,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
-            Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at most
-            4,096, is held out to calibrate scores, and where there are 1,000 rows or more another to stop early.
+            Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at
+            most 4,096, is held out to calibrate scores, and from 1,000 rows on another to stop early.
         y : object
             Ignored, for scikit-learn's sake.
 
@@ -135,8 +109,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If a parameter is out of its range.
         """
-        self._check_parameters()
-        device = _device(self.device)
+        check_parameters(self.get_params(deep=False))
+        device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
         schema = Schema.fit(X, self.schema)
         table = schema.encode(X)
@@ -156,7 +130,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
         width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
-        size = self.batch_size or (512 if n >= LARGE else 256)
+        size = self.batch_size or _batch_size(n, codec.layout)
         steps = self.max_steps or int(np.clip(self._pace * len(training) ** 0.6, 300, 4000))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
@@ -169,41 +143,32 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             seed,
             callbacks=list(self.callbacks or ()),
             checkpoint=self.checkpoint,
-            fingerprint=self._fingerprint(seed, schema, table, width) if self.checkpoint is not None else "",
+            fingerprint=self._fingerprint(seed, schema, table, schedule)
+            if self.checkpoint is not None
+            else "",
             verbose=self.verbose,
         )
-        model.requires_grad_(False)
-
-        self.schema_, self.codec_, self.model_, self.history_ = schema, codec, model, history
-        self.width_, self.n_train_ = width, len(training)
-        self.n_features_in_ = len(schema.names)
-        self.__dict__.pop("feature_names_in_", None)
-        if schema.container != "numpy" and all(isinstance(name, str) for name in schema.names):
-            self.feature_names_in_ = np.asarray(schema.names, dtype=object)
-        self.loss_curve_ = [sum(losses) for losses in history.loss]
-        self.n_iter_ = history.step[-1] if history.step else 0
-        self.calibration_ = Calibration(self._score(table.rows(calibration)))
+        self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
+        normal = Calibration(self._score(table.rows(calibration)))
         if self.contamination == "auto":
-            self.offset_ = self.calibration_.threshold(FALSE_ALARM_RATE)
+            offset = normal.threshold(FALSE_ALARM_RATE)
         else:
-            self.offset_ = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+            offset = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+        self._learn(State(schema, codec, model, normal, history, width, len(training), offset))
         return self
 
-    def _check_parameters(self) -> None:
-        for name, value in self.get_params(deep=False).items():
-            if name in _RANGES and not (value is None and name in _OPTIONAL):
-                _RANGES[name].check(name, value)
-        share = self.contamination
-        if share != "auto" and not (isinstance(share, numbers.Real) and 0 < float(share) <= 0.5):
-            raise ValueError(f'contamination must lie in (0, 0.5] or be "auto", got {share!r}.')
-
-    def _fingerprint(self, seed: int, schema: Schema, table: Table, width: int) -> str:
+    def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
         """Digest of all that decides the course of a fit."""
+        if self.random_state is None:
+            raise ValueError(
+                "checkpoint needs a random_state, got None: a fit that goes on needs the same seed."
+            )
         digest = hashlib.sha256()
         parameters = {
-            k: v for k, v in self.get_params(deep=False).items() if k in _RANGES and k != "max_seconds"
+            k: v for k, v in self.get_params(deep=False).items() if k in RANGES and k != "max_seconds"
         }
-        about = [self._key, __version__, seed, width, self.early_stopping, parameters, schema.to_dict()]
+        plan = replace(schedule, max_seconds=None)
+        about = [self._key, __version__, seed, asdict(plan), parameters, schema.to_dict()]
         digest.update(json.dumps(about, default=str).encode())
         digest.update(np.ascontiguousarray(table.numbers).tobytes())
         digest.update(np.ascontiguousarray(table.ids).tobytes())
@@ -241,8 +206,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
 
-        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal calibration on rows
-        held out of the fit; with a share, that share of the rows of `fit` is.
+        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
+        calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
@@ -251,14 +216,19 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self.fit(X).predict(X)
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
-        """Return minus `score_samples`, the energy in nats: higher is more anomalous, as in PyOD; shape (n_rows,)."""
+        """Return minus `score_samples`, an energy in nats: higher is more anomalous, as in PyOD.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+        """
         return -self.score_samples(X)
 
     def p_values(self, X: Any) -> NDArray[np.float64]:
         """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
 
-        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at most a.
-        `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
+        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
+        most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
         """
         return self.calibration_.p_values(self.score_samples(X))
 
@@ -278,8 +248,15 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 # What shares the pooled level is told by the most frequent of it.
                 uniforms = torch.full((expected.n, len(self.codec_.counts)), 1e-6)
                 tables.append(Table(*self.codec_.decode(expected, uniforms)))
-        owners = [column.name for column in self._modelled()]
-        return Explanation(owners, np.concatenate(shares), self._decode(tables), X)
+        schema = self.schema_
+        shown = [column.name for column in schema.columns if not isinstance(column, Ignored)]
+        return Explanation(
+            [column.name for column in self._modelled()],
+            np.concatenate(shares),
+            self._decode(tables),
+            X,
+            (schema.names, shown),
+        )
 
     def _modelled(self) -> list[Column]:
         """The columns the model sees, in the order of its layout."""
@@ -288,15 +265,12 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _tables(self, X: Any) -> Iterator[Table]:
         """Encode a part of the rows at a time."""
         owner = type(self).__name__
-        if _n_rows(X) <= ENCODED:
-            yield self.schema_.encode(X, owner=owner)
-            return
-        for start in range(0, _n_rows(X), ENCODED):
-            try:
-                yield self.schema_.encode(_slice(X, start, start + ENCODED), owner=owner)
-            except SchemaError:
-                self.schema_.encode(X, owner=owner)  # says the same, with the row counted from the first
-                raise
+        try:
+            for part in parts(X, ENCODED):
+                yield self.schema_.encode(part, owner=owner)
+        except SchemaError:
+            self.schema_.encode(X, owner=owner)  # says the same, with the row counted from the first
+            raise
 
     def _score(self, table: Table) -> NDArray[np.float64]:
         return -np.concatenate([cells.sum(1).numpy() for cells, _ in self._energies(table)])
@@ -306,14 +280,32 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         device = next(self.model_.parameters()).device
         # What training never held gets the surprise of a new kind of row, by the rule of succession.
         new = math.log(self.n_train_ + 1)
-        for start in range(0, len(table), CHUNK):
-            part = table.rows(slice(start, start + CHUNK))
+        chunk = self._chunk()
+        for start in range(0, len(table), chunk):
+            part = table.rows(slice(start, start + chunk))
             n = len(part)
-            rows = _padded(self.codec_(*_tensors(part)), CHUNK)
+            rows = _padded(self.codec_(*_tensors(part)), chunk)
             with torch.inference_mode():
                 energy, expected = self.model_.energy(rows.to(device))
-            cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)
-            yield cells[:n], expected.to("cpu")[:n]
+            cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)[:n]
+            self._check_finite(cells, start)
+            yield cells, expected.to("cpu")[:n]
+
+    def _chunk(self) -> int:
+        """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
+        rows = max(CHUNK_FEATURES // self.codec_.layout.width, 16)
+        return min(1 << rows.bit_length() - 1, CHUNK)
+
+    def _check_finite(self, cells: Tensor, start: int) -> None:
+        """A score that is no number must not pass for one."""
+        wrong = (~cells.isfinite()).nonzero()
+        if len(wrong):
+            row, cell = wrong[0].tolist()
+            column = self._modelled()[self.codec_.layout.columns[cell]]
+            raise SchemaError(
+                f"row {start + row} has no finite score: its value of column {column.name!r} is too far from "
+                "those of fit. Correct it, or make it missing."
+            )
 
     # ---- generation ------------------------------------------------------------------------------------
 
@@ -343,7 +335,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             If a condition names an unknown column or level, or a number out of the range of `fit`.
         """
         check_is_fitted(self)
-        _Range(0, math.inf, True).check("n", n)
+        Range(0, math.inf, whole=True).check("n", n)
         seed = noise.seed_from(random_state)
         if n == 0:
             none = Table(
@@ -382,21 +374,20 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             A single table for ``n_draws=1``. What was known is as it was.
         """
         check_is_fitted(self)
-        _Range(1, math.inf, True).check("n_draws", n_draws)
+        Range(1, math.inf, whole=True).check("n_draws", n_draws)
         table = self.schema_.encode(X, allow_missing=True, owner=type(self).__name__)
-        absent = np.array([len(c.levels) + 1 for c in self.schema_.category_columns], dtype=np.int64)
-        known = ~np.isnan(table.numbers), table.ids != absent
-        holes = np.flatnonzero(~(known[0].all(1) & known[1].all(1)))
+        blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
+        holes = Table(np.isnan(table.numbers), table.ids == blank)
+        rows = np.flatnonzero(holes.numbers.any(1) | holes.ids.any(1))
+        known = ~holes.numbers[rows], ~holes.ids[rows]
         seed = noise.seed_from(random_state)
         draws = []
         for k in range(n_draws):
-            numbers, ids = table.numbers.copy(), table.ids.copy()
-            if len(holes):
-                filled = self._complete(
-                    table.rows(holes), known[0][holes], known[1][holes], (seed + k) % 2**64, barred=True
-                )
-                numbers[holes], ids[holes] = filled.numbers, filled.ids
-            draws.append(self._fill(X, self.schema_.decode(Table(numbers, ids)), known))
+            drawn = Table(table.numbers.copy(), table.ids.copy())
+            if len(rows):
+                new = self._complete(table.rows(rows), *known, (seed + k) % 2**64, barred=True)
+                drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
+            draws.append(fill(X, self.schema_, drawn, holes))
         return draws[0] if n_draws == 1 else draws
 
     def _complete(
@@ -407,8 +398,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int,
         barred: bool,
     ) -> Table:
-        """Draw what is not known; row i of the noise belongs to row i of the table. `barred`: nothing is left missing."""
-        codec, layout, n = self.codec_, self.codec_.layout, len(table)
+        """Draw what is not known, row i with row i of the noise. `barred`: nothing is left missing."""
+        codec, layout, n, chunk = self.codec_, self.codec_.layout, len(table), self._chunk()
         device = next(self.model_.parameters()).device
         n_normals, n_uniforms = self.model_.noise_size
         bar = (
@@ -420,19 +411,19 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         unseen = np.array([len(c) for c in codec.counts], dtype=np.int64)
         safe = np.where(known_ids, ids, unseen)  # an unseen level is unknown to the model
         with torch.inference_mode():
-            for start in range(0, n, CHUNK):
-                stop = min(start + CHUNK, n)
+            for start in range(0, n, chunk):
+                stop = min(start + chunk, n)
                 part = slice(start, stop)
                 given = codec.given(
                     *_tensors(Table(numbers[part], safe[part])),
                     torch.from_numpy(known_numbers[part].copy()),
                     barred,
                 )
-                normals, uniforms = noise.rows(seed, start, CHUNK, n_normals, n_uniforms + len(codec.counts))
+                normals, uniforms = noise.rows(seed, start, chunk, n_normals, n_uniforms + len(codec.counts))
                 drawn = self.model_.sample(
                     torch.from_numpy(normals).to(device),
                     torch.from_numpy(uniforms[:, :n_uniforms]).to(device),
-                    _padded(given, CHUNK).to(device),
+                    _padded(given, chunk).to(device),
                     bar,
                 )
                 new = codec.decode(
@@ -446,26 +437,6 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         table = Table(np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables]))
         return self.schema_.decode(table, seed=seed)
 
-    def _fill(self, X: Any, filled: Any, known: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> Any:
-        """Put the completed columns into a copy of X; what was known, and what is not modelled, is X's own."""
-        columns = [*self.schema_.number_columns, *self.schema_.category_columns]
-        whole = [*known[0].all(0), *known[1].all(0)]
-        open_columns = [c.name for c, full in zip(columns, whole, strict=True) if not full]
-        if self.schema_.container == "numpy":
-            result = np.array(X)
-            hole = (
-                np.array([[v is None or v != v for v in row] for row in result])
-                if result.dtype == object
-                else np.isnan(result)
-            )
-            result[hole] = np.asarray(filled)[hole]
-            return result
-        frame, new = nw.from_native(X, eager_only=True), nw.from_native(filled, eager_only=True)
-        if isinstance(frame.to_native(), type(new.to_native())) and hasattr(X, "index"):
-            filled.index = X.index
-            new = nw.from_native(filled, eager_only=True)
-        return frame.with_columns(*(new[name].alias(name) for name in open_columns)).to_native()
-
     # ---- files and faces -------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> str:
@@ -477,61 +448,41 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             SHA-256 of the file; `la.load(path, sha256=...)` then accepts this file alone.
         """
         check_is_fitted(self)
-        parameters = {
-            k: v
-            for k, v in self.get_params(deep=False).items()
-            if k not in {"callbacks", "schema", "checkpoint", "random_state"}
-        }
-        codec = self.codec_
-        state = self.random_state if isinstance(self.random_state, numbers.Integral) else None
-        manifest = {
-            "family": self._key,
-            "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
-            "random_state": None if state is None else int(state),
-            "schema": self.schema_.to_dict(),
-            "codec": codec.to_dict(),
-            "width": self.width_,
-            "n_train": self.n_train_,
-            "offset": self.offset_,
-            "history": asdict(self.history_),
-        }
-        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-        tensors |= {f"numbers.{name}": t for name, t in codec.numbers.state_dict().items()}
-        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
-        arrays |= {f"calibration.{name}": a for name, a in self.calibration_.to_arrays().items()}
-        return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=self._card())
-
-    def _card(self) -> str:
-        """A page for people who open the file."""
-        return (
-            f"# {type(self).__name__} of a table\n\nMade by lookalike {__version__}. Learned from {self.n_train_} rows; training "
-            f"ended {self.history_.ended}, in {self.history_.seconds:.1f} s.\n\n```\n{self.schema_!r}\n```\n\n"
-            "Generated rows resemble the rows it was fitted on; no guarantee of privacy comes with them.\n"
-        )
+        manifest, arrays = persistence.pack(self._key, self.get_params(deep=False), self._state)
+        card = persistence.card(type(self).__name__, self._state)
+        return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
     @classmethod
-    def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        def part(name: str) -> dict[str, Any]:
-            return {k.removeprefix(name + "."): v for k, v in arrays.items() if k.startswith(name + ".")}
+    def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], device: str) -> Self:
+        parameters = persistence.unpack_parameters(manifest, cls._get_param_names())
+        self = cls(**{**parameters, "device": device})
+        state = persistence.unpack(manifest, arrays, self._build)
+        self._learn(state._replace(model=state.model.to(device_named(device))))
+        return self
 
-        self = cls(**manifest["parameters"], random_state=manifest["random_state"])
-        self.schema_ = Schema.from_dict(manifest["schema"])
-        tables = {name: torch.from_numpy(a) for name, a in part("numbers").items()}
-        numbers_ = Numbers(*tables["value"].shape)
-        numbers_.load_state_dict(tables)
-        self.codec_ = TableCodec.from_dict(numbers_, manifest["codec"])
-        self.width_, self.n_train_, self.offset_ = manifest["width"], manifest["n_train"], manifest["offset"]
-        model = self._build(self.codec_.layout, seeded(0, "weights", 0), self.width_)
-        model.load_state_dict({name: torch.from_numpy(a) for name, a in part("model").items()})
-        self.model_ = model.requires_grad_(False).to(_device(self.device))
-        self.calibration_ = Calibration.from_arrays(part("calibration"))
-        self.history_ = History(**manifest["history"])
+    @property
+    def _state(self) -> State:
+        return State(
+            self.schema_,
+            self.codec_,
+            self.model_,
+            self.calibration_,
+            self.history_,
+            self.width_,
+            self.n_train_,
+            self.offset_,
+        )
+
+    def _learn(self, state: State) -> None:
+        """Set what `fit` learned, all of it at once."""
+        self.schema_, self.codec_, self.model_, self.calibration_ = state[:4]
+        self.history_, self.width_, self.n_train_, self.offset_ = state[4:]
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)
+        self.__dict__.pop("feature_names_in_", None)
         if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
             self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
-        return self
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -541,7 +492,13 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _device(name: str) -> torch.device:
+def _batch_size(n: int, layout: Layout) -> int:
+    """Rows a step, fewer where a row is thousands of features wide."""
+    return int(np.clip(BATCH_FEATURES // layout.width, 32, 512 if n >= LARGE else 256))
+
+
+def device_named(name: str) -> torch.device:
+    """Find the device of this name, or say why there is none; "auto" is a GPU where torch sees one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -554,7 +511,7 @@ def _device(name: str) -> torch.device:
 
 
 def _fit_codec(schema: Schema, table: Table, training: NDArray[np.int64], max_levels: int) -> TableCodec:
-    """Learn the numeric half from the training rows alone, so that rows held out stay exchangeable with new ones."""
+    """Learn the numeric half from training rows alone: rows held out stay exchangeable with new ones."""
     part = table.rows(training)
     empty = np.isnan(part.numbers).all(0)
     numbers = part.numbers
@@ -583,13 +540,3 @@ def _padded(rows: Rows, size: int) -> Rows:
     """Repeat the last row up to `size` rows."""
     index = torch.arange(size).clamp(max=rows.n - 1)
     return rows[index]
-
-
-def _n_rows(X: Any) -> int:
-    return int(X.shape[0]) if hasattr(X, "shape") and len(X.shape) else 0
-
-
-def _slice(X: Any, start: int, stop: int) -> Any:
-    if isinstance(X, np.ndarray):
-        return X[start:stop]
-    return nw.from_native(X, eager_only=True)[start:stop].to_native()

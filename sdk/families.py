@@ -11,7 +11,7 @@ import torch
 from lookalike import archive, noise
 from lookalike.columns import Column
 from lookalike.errors import ArtifactError
-from lookalike.estimator import Estimator
+from lookalike.estimator import Estimator, device_named
 from lookalike.layout import Layout
 from lookalike.models.diffusion import Diffusion as DiffusionModel
 from lookalike.models.family import Family
@@ -23,8 +23,8 @@ from lookalike.training import Callback
 class VAE(Estimator):
     """Variational autoencoder.
 
-    Scores by the evidence bound at the posterior mean plus the distance to the reconstruction; generates by drawing from the
-    prior in a few steps, each given what the earlier ones revealed. Fast in all of it.
+    Scores by the evidence bound at the posterior mean plus the distance to the reconstruction; generates by
+    drawing from the prior in a few steps, each given what the earlier ones revealed. Fast in all of it.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class VAE(Estimator):
     beta : float
         Weight of the divergence; 1 is the evidence bound.
     contamination : float or "auto"
-        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
-        that share of the rows of `fit` anomalies.
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
+        (0, 0.5] calls that share of the rows of `fit` anomalies.
     schema : mapping of column name to kind, optional
         Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
     max_levels : int
@@ -80,7 +80,8 @@ class VAE(Estimator):
     References
     ----------
     D. Kingma, M. Welling. Auto-encoding variational Bayes. ICLR 2014, arXiv:1312.6114.
-    O. Ivanov, M. Figurnov, D. Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019, arXiv:1806.02382.
+    O. Ivanov, M. Figurnov, D. Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019,
+    arXiv:1806.02382.
 
     Examples
     --------
@@ -152,8 +153,9 @@ class VAE(Estimator):
 class GAN(Estimator):
     """Generative adversarial network.
 
-    A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which any part is given.
-    Scores by how far each part of a row is from its completion given the rest; generates fastest.
+    A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which
+    any part is given. Scores by how far each part of a row is from its completion given the rest; generates
+    fastest.
 
     Parameters
     ----------
@@ -167,8 +169,8 @@ class GAN(Estimator):
     gamma : float
         Weight of the gradient penalties.
     contamination : float or "auto"
-        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
-        that share of the rows of `fit` anomalies.
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
+        (0, 0.5] calls that share of the rows of `fit` anomalies.
     schema : mapping of column name to kind, optional
         Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
     max_levels : int
@@ -209,9 +211,10 @@ class GAN(Estimator):
 
     References
     ----------
-    Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024, arXiv:2501.05441.
-    J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets. ICML 2018,
-    arXiv:1806.02920.
+    Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024,
+    arXiv:2501.05441.
+    J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets.
+    ICML 2018, arXiv:1806.02920.
 
     Examples
     --------
@@ -284,7 +287,8 @@ class GAN(Estimator):
 class Diffusion(Estimator):
     """Diffusion over numbers and categories in one process.
 
-    Scores by the error of denoising the row; generates the truest rows of the three, slower: `n_steps` is the price.
+    Scores by the error of denoising the row; generates the truest rows of the three, slower: `n_steps` is the
+    price.
 
     Parameters
     ----------
@@ -295,8 +299,8 @@ class Diffusion(Estimator):
     n_steps : int
         Of the sampler, two network calls each.
     contamination : float or "auto"
-        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in (0, 0.5] calls
-        that share of the rows of `fit` anomalies.
+        "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
+        (0, 0.5] calls that share of the rows of `fit` anomalies.
     schema : mapping of column name to kind, optional
         Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
     max_levels : int
@@ -336,10 +340,10 @@ class Diffusion(Estimator):
 
     References
     ----------
-    T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based generative models. NeurIPS
-    2022, arXiv:2206.00364.
-    J. Austin, D. Johnson, J. Ho, D. Tarlow, R. van den Berg. Structured denoising diffusion models in discrete
-    state-spaces. NeurIPS 2021, arXiv:2107.03006.
+    T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based generative
+    models. NeurIPS 2022, arXiv:2206.00364.
+    J. Austin, D. Johnson, J. Ho, D. Tarlow, R. van den Berg. Structured denoising diffusion models in
+    discrete state-spaces. NeurIPS 2021, arXiv:2107.03006.
     S. Sahoo et al. Simple and effective masked diffusion language models. NeurIPS 2024, arXiv:2406.07524.
 
     Examples
@@ -428,9 +432,11 @@ def load(
         raise ArtifactError(
             f"{os.fspath(path)} holds a {manifest.get('family')!r}, which this version does not know."
         )
+    device_named(device)  # a fault of the caller, not of the file
     try:
-        return family._restore(
-            {**manifest, "parameters": {**manifest["parameters"], "device": device}}, arrays
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{os.fspath(path)} does not describe a {family.__name__}: {error}") from error
+        return family._restore(manifest, arrays, device)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {str(error)[:300]}. "
+            "Get it again from where it was made."
+        ) from error

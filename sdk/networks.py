@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 def linear(n_in: int, n_out: int) -> nn.Linear:
     """A linear layer whose weights `initialise` will draw; building it draws nothing."""
-    return nn.utils.skip_init(nn.Linear, n_in, n_out)
+    # skip_init alone would allocate on the CPU where the caller asked for another device.
+    return nn.utils.skip_init(nn.Linear, n_in, n_out, device=torch.get_default_device())
 
 
 def initialise(module: nn.Module, generator: torch.Generator, *, zero: tuple[nn.Linear, ...] = ()) -> None:

@@ -140,7 +140,9 @@ class Numbers(nn.Module):
     def standard(self, x: Tensor) -> Tensor:
         """Standard scores, far ones squashed."""
         # Divided first: the difference of two values near the largest float would overflow.
-        return squash(x / self.scale - self.location / self.scale)
+        # The quotient overflows where a value is far beyond a tiny spread; clamp lets NaN through.
+        most = torch.finfo(x.dtype).max / 2
+        return squash((x / self.scale).clamp(-most, most) - self.location / self.scale)
 
     def middle(self) -> Tensor:
         """The normal score of each knot, shape (columns, k)."""
