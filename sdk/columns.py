@@ -19,7 +19,6 @@ An instance made by a user is a wish, such as ``Number(lower=0)``; `fit` returns
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -106,13 +105,11 @@ class Column:
     def __repr__(self) -> str:
         if self.storage.native:
             return f"<{self.kind} {self.name!r}: {self.describe()}>"
-        said = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init]
-        chosen = [
-            word
-            for word, f in zip(said, (f for f in fields(self) if f.init), strict=True)
-            if getattr(self, f.name) != f.default
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        said = [
+            f"{f.name}={chosen[f.name]!r}" for f in fields(self) if chosen.get(f.name, f.default) != f.default
         ]
-        return f"{type(self).__name__}({', '.join(chosen)})"
+        return f"{type(self).__name__}({', '.join(said)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -192,19 +189,17 @@ _ADVICE = {
 }
 
 
-def as_condition(encode: Callable[..., Any], values: Values, allow_missing: bool) -> Any:
-    try:
-        return encode(values, allow_missing)
-    except SchemaError as error:
-        raise ConditionError(f"condition on {values.name!r}: {error}") from error
-
-
-def refuse_missing_condition(column: Encoded, values: Values) -> None:
+def as_condition(column: Encoded, values: Values) -> Array:
+    """Encode a condition; what a row must not hold, a condition must not ask for."""
     if values.any_missing and not column.may_be_missing:
         raise ConditionError(
             f"{column.name!r} cannot be missing: it never was in fit. Give a value, or declare it with "
             f"schema={{{column.name!r}: la.{type(column).__name__}(nullable=True)}}."
         )
+    try:
+        return column.encode(values)
+    except SchemaError as error:
+        raise ConditionError(f"in given, {error}") from error
 
 
 @dataclass(frozen=True, repr=False)

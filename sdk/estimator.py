@@ -49,7 +49,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
-    _pace: ClassVar[float] = 50  # epochs
+    _pace: ClassVar[float] = 5.4  # steps a unit of n_train ** 0.6
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
-        steps = self.max_steps or int(np.clip(self._pace * len(training) / size, 300, 4000))
+        steps = self.max_steps or int(np.clip(self._pace * len(training) ** 0.6, 300, 4000))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
         )

@@ -45,7 +45,7 @@ class VAE(Estimator):
     max_levels : int
         Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
     max_steps : int, optional
-        Of training; by default 50 epochs, at least 300 and at most 4,000.
+        Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
@@ -176,14 +176,15 @@ class GAN(Estimator):
     max_levels : int
         Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
     max_steps : int, optional
-        Of training; by default 50 epochs, at least 300 and at most 4,000.
+        Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
         512 from 10,000 rows on, else 256.
     learning_rate : float
     early_stopping : bool
-        Stop when rows held out of training no longer gain; from 1,000 rows on.
+        Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off: it
+        is a dull measure, and the last averaged weights are mostly the best.
     callbacks : sequence of callable, optional
         Called with `lookalike.training.Progress` 20 times in a fit; training stops if one returns True.
     checkpoint : path, optional
@@ -226,6 +227,7 @@ class GAN(Estimator):
     """
 
     _key = "gan"
+    _pace = 4.3
 
     def __init__(
         self,
@@ -241,8 +243,8 @@ class GAN(Estimator):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 3e-3,
-        early_stopping: bool = True,
+        learning_rate: float = 4e-3,
+        early_stopping: bool = False,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         device: str = "auto",
@@ -304,7 +306,7 @@ class Diffusion(Estimator):
     max_levels : int
         Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
     max_steps : int, optional
-        Of training; by default 50 epochs, at least 300 and at most 4,000.
+        Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional

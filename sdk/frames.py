@@ -13,7 +13,7 @@ from narwhals import dependencies
 from numpy.typing import NDArray
 
 from lookalike.errors import SchemaError
-from lookalike.series import read_series, text_series
+from lookalike.series import exact_series, read_series, text_series
 from lookalike.values import (
     Array,
     Name,
@@ -59,7 +59,7 @@ def _numpy_column(values: Values, blanks: Mapping[str, Any] = _BLANKS) -> Array:
         data = np.where(values.missing, np.nan, data)
     with np.errstate(over="ignore"):
         cast = data.astype(dtype)
-    return cast if (dtype.kind != "iu" and dtype.kind not in "iu") or np.array_equal(cast, data) else data
+    return cast if dtype.kind not in "iu" or np.array_equal(cast, data) else data
 
 
 def _wide_enough(text: Array, dtype: np.dtype[Any]) -> Array:
@@ -121,8 +121,7 @@ class NumpyWriter:
         return _numpy_column(values)
 
     def frame(self, names: Sequence[Name], columns: Sequence[Array], n_rows: int) -> Array:
-        dtype = np.result_type(*columns) if {c.dtype.kind for c in columns} != {"O"} else np.dtype(object)
-        matrix = np.empty((n_rows, len(columns)), dtype=dtype)
+        matrix = np.empty((n_rows, len(columns)), dtype=np.result_type(*{c.dtype for c in columns}))
         for i, column in enumerate(columns):
             matrix[:, i] = column
         return matrix
@@ -262,26 +261,21 @@ class PandasWriter:
     def _masked(self, values: Values) -> Any:
         """Nullable integers, floats and booleans."""
         native = values.storage.native
-        holder = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}[
-            native[0]
-        ]
+        holder = getattr(self.pandas.arrays, _MASKED[native[0]])
         nothing = np.zeros(len(values), dtype=bool)
-        data = np.where(values.missing, 0, values.plain())
-        cast = _numpy_column(
-            replace(
-                values,
-                data=data,
-                missing=nothing,
-                labels=None,
-                storage=replace(values.storage, native=native.lower().replace("ean", "")),
-            )
+        whole = replace(
+            values, data=np.where(values.missing, 0, values.plain()), missing=nothing, labels=None
         )
+        data = _numpy_column(_rename(whole, {"boolean": "bool"}.get(native, native.lower())))
         if values.storage.blank == "nan":
-            return getattr(self.pandas.arrays, holder)(np.where(values.missing, np.nan, cast), nothing)
-        return getattr(self.pandas.arrays, holder)(cast, values.missing.copy())
+            return holder(np.where(values.missing, np.nan, data), nothing)
+        return holder(data, values.missing.copy())
 
     def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
         return self.pandas.DataFrame(dict(zip(names, columns, strict=True)))
+
+
+_MASKED = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}
 
 
 def _categories_of(values: Values) -> Values:
@@ -415,6 +409,8 @@ def _arrow_column(name: Name, native: Any) -> Values:
     text = str(native.type)
     if text.startswith("dictionary"):
         return _arrow_dictionary(name, native)
+    if text.startswith("decimal"):  # narwhals knows one width of four
+        return exact_series(name, nw.from_native(native, series_only=True), text)
     if text == "date64[ms]":  # which narwhals does not know
         pa: Any = nw.Implementation.PYARROW.to_native_namespace()
         native = native.cast(pa.timestamp("ms"))
@@ -537,25 +533,31 @@ def _wrap(data: object) -> Frame:
         raise SchemaError("a polars LazyFrame has no rows yet. Collect it first: data.collect().")
     if hasattr(data, "toarray") and hasattr(data, "nnz"):
         raise SchemaError(f"sparse input ({kind}) is not supported. Make it dense: data.toarray().")
-    if isinstance(data, (str, bytes, Mapping, set)) or (
-        not isinstance(data, (list, tuple)) and not hasattr(data, "__array__")
-    ):
+    if dependencies.is_into_series(data):
+        raise SchemaError(f"a {kind} has one dimension. Reshape your data to a table: data.to_frame().")
+    # A batch or a frame of another library could be read as an array, but would lose its names.
+    foreign = any(
+        hasattr(data, word) for word in ("__arrow_c_array__", "__arrow_c_stream__", "__dataframe__")
+    )
+    if foreign or not (isinstance(data, (list, tuple)) or hasattr(data, "__array__")):
         raise SchemaError(
-            f"a {kind} is not a table. Pass a pandas or polars DataFrame, a pyarrow Table or a 2-D numpy "
-            "array."
+            f"a {kind} is not a table that can be read. Pass a pandas or polars DataFrame, a pyarrow Table "
+            "or a 2-D numpy array."
         )
     return NumpyFrame(_matrix(data))
 
 
 def _matrix(data: Any) -> Array:
+    if isinstance(data, np.ma.MaskedArray):  # asarray would show what is under the mask
+        hidden = np.ma.getmaskarray(data)
+        data = data.data.astype(np.float64 if data.dtype.kind in "fiu" else object)
+        data[hidden] = np.nan if data.dtype.kind == "f" else None
     try:
-        if isinstance(data, np.ma.MaskedArray):
-            data = data.astype(np.float64).filled(np.nan)  # asarray would show what is under the mask
         array = np.asarray(data)
         if array.dtype.kind in "US" and isinstance(data, (list, tuple)):
             array = np.asarray(data, dtype=object)  # numpy turns [[1, "a"]] into text; keep the number
-    except ValueError as error:
-        raise SchemaError(f"the rows of a list must have one length: {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise SchemaError(f"the data cannot be read as rows of one length: {error}") from error
     if array.dtype.kind == "c":
         raise SchemaError(
             f"Complex data not supported: dtype {array.dtype}. Pass real and imaginary columns."

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from lookalike.columns import FAMILY_WORDS, Column
 from lookalike.errors import SchemaError
+from lookalike.noise import uniforms
 from lookalike.values import Array, Values
 
 _ROWS_FOR_IDENTIFIER = 50
-_KEY_NAME = re.compile(r"(?:^|[^a-zA-Z])(?:id|key|uuid|guid)$|(?:[a-z](?:Id|ID|Key|UUID|Uuid))$")
-
-# ---- not modelled ------------------------------------------------------------------------------------------
+_KEY_NAME = re.compile(r"(?i:(?:^|[^a-z])(?:id|key|uuid|guid))$|[a-z](?:Id|ID|Key|Uuid|UUID)$")
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +60,11 @@ class Identifier(Column):
 
     def generate(self, seed: int, rows: NDArray[np.int64]) -> Values:
         data = _IDENTIFIER_STYLES[self.style](self, seed, rows)
-        missing = _uniform(seed, rows) < self.missing
+        missing = np.zeros(len(rows), dtype=bool)
+        if self.missing and len(rows):
+            # A seed of its own: the model's noise for the row must not decide what is missing here.
+            own = int.from_bytes(_digest(self, seed, 0)[:8], "little")
+            missing = uniforms(own, int(rows[0]), len(rows), 1)[:, 0] < self.missing
         return Values(self.name, self.storage, data, missing)
 
     def describe(self) -> str:
@@ -140,12 +143,16 @@ def _counted(column: Identifier, seed: int, rows: NDArray[np.int64]) -> Array:
     return np.array(numbers, dtype=np.int64 if top < 2**63 else np.uint64)
 
 
+def _digest(column: Identifier, seed: int, row: int) -> bytes:
+    text = f"{column.name}\0{seed}\0{row}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _new_uuids(column: Identifier, seed: int, rows: NDArray[np.int64]) -> Array:
     text = np.empty(len(rows), dtype=object)
     compact, upper = "-" not in column.prefix, "X" in column.prefix
     for i, row in enumerate(rows.tolist()):
-        digest = blake2b(f"{column.name}\0{seed}\0{row}".encode("utf-8", "surrogatepass"), digest_size=16)
-        made = uuid.UUID(bytes=digest.digest(), version=4)
+        made = uuid.UUID(bytes=_digest(column, seed, row), version=4)
         written = made.hex if compact else str(made)
         text[i] = written.upper() if upper else written
     return text
@@ -156,12 +163,3 @@ _IDENTIFIER_STYLES: dict[str, Callable[[Identifier, int, NDArray[np.int64]], Arr
     "numbered": _numbered,
     "uuid": _new_uuids,
 }
-
-
-def _uniform(seed: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """A number in [0, 1) that depends on the seed and the row alone (splitmix64)."""
-    with np.errstate(over="ignore"):
-        z = rows.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
-        z = (z + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) / 2.0**64

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import FAMILY_WORDS, Encoded, as_condition, refuse_missing_condition
-from lookalike.errors import ConditionError, SchemaError
+from lookalike.columns import FAMILY_WORDS, Encoded, as_condition
+from lookalike.errors import ConditionError, SchemaError, did_you_mean
 from lookalike.measured import refuse_infinity
-from lookalike.values import NANOSECONDS, Scalar, Values, label_array
+from lookalike.values import NANOSECONDS, Scalar, Storage, Values, label_array, shorten, values_of
 
 _FEW_LEVELS = 10  # a column of whole numbers in a frame with at most so many values is a category
 _ROWS_PER_LEVEL = 5
 
-# ---- levelled ----------------------------------------------------------------------------------------------
+
+def same_unit(storage: Storage, values: Values, labels: list[Scalar]) -> list[Scalar]:
+    """Labels that are times in the unit of a storage; one between two of its ticks is no level."""
+    mine, theirs = NANOSECONDS.get(storage.unit), NANOSECONDS.get(values.storage.unit)
+    if mine is None or theirs is None or mine == theirs:
+        return labels
+    whole = [divmod(int(label) * theirs, mine) for label in labels]
+    return [ticks if not rest else "" for ticks, rest in whole]
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,20 +77,12 @@ class Levelled(Encoded):
         codes, labels = values.coded()
         known = self._position
         ids_of = np.fromiter(
-            (known.get(label, self.unseen) for label in self._same_unit(values, labels)),
+            (known.get(label, self.unseen) for label in same_unit(self.storage, values, labels)),
             np.int64,
             len(labels),
         )
         ids = ids_of[codes] if len(labels) else np.full(len(values), self.blank)
         return np.where(values.missing, self.blank, ids) if values.any_missing else ids
-
-    def _same_unit(self, values: Values, labels: list[Scalar]) -> list[Scalar]:
-        """Times in the unit of fit; a time between two of its ticks is no level."""
-        mine, theirs = NANOSECONDS.get(self.storage.unit), NANOSECONDS.get(values.storage.unit)
-        if mine is None or theirs is None or mine == theirs:
-            return labels
-        whole = [divmod(int(label) * theirs, mine) for label in labels]
-        return [ticks if not rest else "" for ticks, rest in whole]
 
     def decode(self, ids: NDArray[np.int64]) -> Values:
         """Turn ids back into values. What fit did not see, having no value, comes back missing."""
@@ -94,19 +92,15 @@ class Levelled(Encoded):
 
     def condition(self, values: Values) -> NDArray[np.int64]:
         """Encode a condition, which must be a level of fit."""
-        ids = as_condition(self.encode, values, allow_missing=True)
-        refuse_missing_condition(self, values)
+        ids = as_condition(self, values)
         strange = ids == self.unseen
         if strange.any():
             row = int(strange.argmax())
             shown = [self.show(level) for level in self.levels[:10]]
-            value = values.show(row)
-            near = difflib.get_close_matches(value, [self.show(level) for level in self.levels], n=1)
             more = f" and {len(self.levels) - 10} more" if len(self.levels) > 10 else ""
-            raise ConditionError(
-                f"{self.name!r} cannot be {value}: fit saw {', '.join(shown) or 'no value'}{more}."
-                + (f" Did you mean {near[0]}?" if near else "")
-            )
+            near = did_you_mean(values.plain()[row], self.levels) if self.storage.family == "text" else ""
+            seen = ", ".join(shown) or "no value"
+            raise ConditionError(f"{self.name!r} cannot be {values.show(row)}: fit saw {seen}{more}.{near}")
         return ids
 
     def show(self, level: Scalar) -> str:
@@ -116,7 +110,9 @@ class Levelled(Encoded):
 
     def describe(self) -> str:
         shown = ", ".join(self.show(level) for level in self.levels[:3])
-        return f"{len(self.levels)} levels: {shown}" + (", ..." if len(self.levels) > 3 else "")
+        return (
+            f"{len(self.levels)} levels" + (f": {shown}" if shown else "") + ", ..." * (len(self.levels) > 3)
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,7 +131,12 @@ class Categorical(Levelled):
 
     kind: ClassVar[str] = "category"
 
-    levels: Sequence[Scalar] = field(default=(), kw_only=True)  # type: ignore[assignment]
+    levels: tuple[Any, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, str):
+            raise TypeError(f"levels must be a list of levels, got the text {self.levels!r}.")
+        object.__setattr__(self, "levels", tuple(self.levels))
 
     @classmethod
     def suits(cls, values: Values, plain_array: bool) -> bool:
@@ -151,33 +152,24 @@ class Categorical(Levelled):
 
     def fit(self, values: Values) -> Self:
         fitted = super().fit(values)
-        declared = values.storage.categories
-        if declared is not None:
-            new = tuple(level for level in self.levels if level not in set(declared))
-            fitted = fitted.learned(storage=replace(values.storage, categories=declared + new))
+        if values.storage.categories is not None:
+            both = tuple(dict.fromkeys(self.also_legal(values)))
+            fitted = fitted.learned(storage=replace(values.storage, categories=both))
         return fitted
 
     def also_legal(self, values: Values) -> Sequence[Scalar]:
-        expected = _LEVEL_TYPES[values.family]
-        for level in self.levels:
-            if not isinstance(level, expected):
-                raise SchemaError(
-                    f"column {values.name!r} holds {FAMILY_WORDS[values.family]}, but levels names "
-                    f"{level!r}, which is a {type(level).__name__}. Name levels of the column's own type."
-                )
-        return [*(values.storage.categories or ()), *self.levels]
-
-
-_LEVEL_TYPES: dict[str, tuple[type, ...]] = {
-    "float": (float, int),
-    "integer": (int,),
-    "boolean": (bool,),
-    "text": (str,),
-    "datetime": (int,),
-    "duration": (int,),
-    "time": (int,),
-    "nothing": (str, int, float),
-}
+        declared = list(values.storage.categories or ())
+        if not self.levels:
+            return declared
+        named = values_of(values.name, list(self.levels))
+        of_type = named.family == values.family or (values.family, named.family) == ("float", "integer")
+        if named.any_missing or not (of_type or values.family == "nothing"):
+            raise SchemaError(
+                f"column {values.name!r} holds {FAMILY_WORDS[values.family]}, but levels names "
+                f"{shorten(repr(list(self.levels)))}. Name levels of the column's own type, none missing."
+            )
+        refuse_infinity(named)
+        return declared + same_unit(values.storage, named, named.coded()[1])
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import Encoded, as_condition, refuse_missing_condition
+from lookalike.columns import Encoded, as_condition
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.values import NANOSECONDS, Array, Storage, Values, values_of
 
 _EXACT = 2**53  # integers up to here are exact in float64
+_BELOW = float(np.nextafter(2.0**64, 0))  # the largest float64 that is a uint64
 _MOST_DECIMALS = 6
-
-# ---- measured ----------------------------------------------------------------------------------------------
+_HABIT = 20  # that so many values share a step by chance has a probability of 2**-19
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +73,7 @@ class Measured(Encoded):
 
     def decode(self, encoded: NDArray[np.float64]) -> Values:
         """Turn float64 back into values: within the range of fit and on its grid."""
+        encoded = np.asarray(encoded, dtype=np.float64)
         missing = np.isnan(encoded)
         data = self._on_grid(np.where(missing, (self.low - self.origin) / self.step, encoded))
         return Values(self.name, self.storage, data, missing)
@@ -81,21 +82,20 @@ class Measured(Encoded):
         return _whole(encoded, self.origin, self.step, math.ceil(self.low), math.floor(self.high))
 
     def condition(self, values: Values) -> NDArray[np.float64]:
-        """Encode a condition, which must lie in the range of fit."""
-        encoded = self._as_held(as_condition(self.encode, values, allow_missing=True))
-        refuse_missing_condition(self, values)
-        low, high = ((end - self.origin) / self.step for end in (self.low, self.high))
-        outside = ~values.missing & ((encoded < low) | (encoded > high))
-        if outside.any():
+        """Encode a condition, which must lie in the range of fit and on its grid."""
+        encoded = as_condition(self, values)
+        back = self.decode(encoded)
+        held = self._measure(back)
+        # What differs by rounding is the same number: 0.1 + 0.2 is 0.3, and 0.1 is float32's 0.1.
+        slack = 4 * float(np.finfo(precision_of(self.storage)).eps) * np.abs(encoded)
+        astray = (np.abs(encoded - held) > slack) & ~values.missing
+        if astray.any():
+            row = int(astray.argmax())
             raise ConditionError(
-                f"{self.name!r} cannot be {values.show(int(outside.argmax()))}: it lay between "
-                f"{self.show(self.low)} and {self.show(self.high)} in fit."
+                f"{self.name!r} cannot be {values.show(row)}: fit saw {self.describe()}, and the nearest "
+                f"that can be generated is {back.show(row)}."
             )
-        return encoded
-
-    def _as_held(self, encoded: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Round to what the column's dtype can hold."""
-        return encoded
+        return np.where(values.missing, np.nan, held)
 
     def show(self, value: float | int) -> str:
         """A value of the column as people write it."""
@@ -134,19 +134,26 @@ def _whole(encoded: NDArray[np.float64], origin: int, step: int, low: int, high:
             # The multiple and the sum stay within int64, for both lie between low and high.
             wide = steps * np.int64(step)
             return wide + np.int64(origin)
-    # Beyond that the origin is the minimum, so that steps are not negative and modulo 2**64 is exact.
-    below = np.nextafter(2.0**64, 0)
-    steps = np.minimum(np.rint(np.clip(encoded, 0, below)).astype(np.uint64), np.uint64(most))
-    steps = np.where(encoded >= float(most), np.uint64(most), steps)  # the maximum comes back as it was
-    wide = steps * np.uint64(step) + np.uint64(origin % 2**64)
+    # Beyond that, products and sums modulo 2**64 are exact: what they stand for lies between low and high.
+    down, up = np.uint64(max(-least, 0)), np.uint64(max(most, 0))
+    steps = np.rint(np.clip(encoded, -_BELOW, _BELOW))
+    size = np.minimum(np.abs(steps).astype(np.uint64), np.where(steps < 0, down, up))
+    size = np.where(encoded >= float(most), up, np.where(encoded <= float(least), down, size))
+    wide = np.uint64(origin % 2**64) + np.where(steps < 0, np.uint64(0) - size, size) * np.uint64(step)
     return wide if high >= 2**63 else wide.view(np.int64)
 
 
-def _grid(data: Array) -> tuple[int, int, int]:
-    """Minimum, maximum and greatest common step of whole numbers."""
+def _grid(data: Array, natural: Sequence[int] = (1,)) -> tuple[int, int, int]:
+    """Minimum, maximum and step of whole numbers.
+
+    The step is the greatest that all of them keep. Of few values that is chance more than habit: then it is
+    the largest of the `natural` ones, unless the range needs more.
+    """
     low, high = int(data.min()), int(data.max())
-    distance = data.astype(np.uint64) - np.uint64(low % 2**64)
-    return low, high, max(int(np.gcd.reduce(distance)), 1)
+    step = int(np.gcd.reduce(data.astype(np.uint64) - np.uint64(low % 2**64)))
+    if (high - low) <= _EXACT and len(np.unique(data[:1000])) < _HABIT:
+        step = math.gcd(step, max((unit for unit in natural if step % unit == 0), default=1))
+    return low, high, max(step, 1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,6 +176,11 @@ class Number(Measured):
     upper: float | None = field(default=None, kw_only=True)
     integral: bool = field(default=False, init=False)
     decimals: int | None = field(default=None, init=False)  # digits behind the point, where few are enough
+
+    def __post_init__(self) -> None:
+        for word in ("lower", "upper"):
+            bound = getattr(self, word)
+            object.__setattr__(self, word, bound.item() if isinstance(bound, np.generic) else bound)
 
     @classmethod
     def suits(cls, values: Values, plain_array: bool) -> bool:
@@ -202,13 +214,13 @@ class Number(Measured):
             most = min(math.floor(self.upper), 2**64 - 1 if least >= 0 else 2**63 - 1)
         if max(abs(least), abs(most)) <= _EXACT:
             return {"low": least, "high": most}
-        minimum, _, step = _grid(data)
-        return {"low": least, "high": most, "origin": least, "step": math.gcd(step, minimum - least) or 1}
+        origin, _, step = _grid(data)
+        return {"low": least, "high": most, "origin": origin, "step": step}
 
     def _within_bounds(self, values: Values, low: float, high: float) -> None:
         for word, bound in (("lower", self.lower), ("upper", self.upper)):
-            if bound is not None and not math.isfinite(bound):
-                raise SchemaError(f"column {values.name!r}: {word} must be finite or None, got {bound}.")
+            if bound is not None and not (isinstance(bound, (int, float)) and math.isfinite(bound)):
+                raise SchemaError(f"column {values.name!r}: {word} must be a finite number, got {bound!r}.")
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise SchemaError(
                 f"column {values.name!r}: lower={self.lower} must be less than upper={self.upper}."
@@ -263,20 +275,9 @@ class Number(Measured):
                 data = np.clip(_rounded(data, self.decimals), self.low, self.high)
         return _FROM_NUMBERS.get(self.storage.family, _unchanged)(data, self.decimals)
 
-    def _as_held(self, encoded: NDArray[np.float64]) -> NDArray[np.float64]:
-        # 0.1 in a column of float32 is not the 0.1 that a user types.
-        held = encoded if self.integral else encoded.astype(precision_of(self.storage))
-        return held.astype(np.float64)
-
     def condition(self, values: Values) -> NDArray[np.float64]:
         encoded = super().condition(values)
-        if self.integral:
-            broken = ~values.missing & (encoded != np.rint(encoded))
-            if broken.any():
-                raise ConditionError(
-                    f"{self.name!r} cannot be {values.show(int(broken.argmax()))}: it holds whole numbers."
-                )
-        return encoded
+        return encoded if self.integral else encoded.astype(precision_of(self.storage)).astype(np.float64)
 
     def show(self, value: float | int) -> str:
         return f"{value:.10g}" if isinstance(value, float) else str(value)
@@ -300,6 +301,7 @@ _FROM_NUMBERS: dict[str, Callable[[Array, int | None], Array]] = {
 
 
 def refuse_infinity(values: Values) -> None:
+    """Raise SchemaError where a column of floats holds an infinity."""
     data = values.plain() if values.family == "float" else values.data
     # A sum is finite unless a value is not, or the sum overflows: one pass without a mask as a rule.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -347,7 +349,8 @@ class _Clocked(Measured):
 
     def fit(self, values: Values) -> Self:
         fitted = super().fit(values)
-        low, high, step = _grid(values.present)
+        tick = NANOSECONDS[values.storage.unit]
+        low, high, step = _grid(values.present, [n // tick for n in NANOSECONDS.values() if n >= tick])
         return fitted.learned(low=low, high=high, origin=low, step=step)
 
     def _measure(self, values: Values) -> NDArray[np.float64]:

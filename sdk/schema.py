@@ -146,6 +146,11 @@ class Schema:
             If a column cannot be read, or cannot be of the kind asked for, or none is left to model.
         """
         frame = open_frame(data)
+        if overrides is not None and not isinstance(overrides, Mapping):
+            raise SchemaError(
+                "schema must map column names to kinds, such as {'zip': la.Categorical()}, got "
+                f"{overrides!r}."
+            )
         wishes = dict(overrides or {})
         for name, wish in wishes.items():
             _check_wish(frame, name, wish)
@@ -164,7 +169,7 @@ class Schema:
         if not schema.number_columns and not schema.category_columns:
             raise SchemaError(
                 "no column is left to model: "
-                + ", ".join(f"{c.name!r} is {c.kind}" for c in columns[:5])
+                + ", ".join(f"{c.name!r} is of kind {c.kind}" for c in columns[:5])
                 + f". Declare a kind for one, such as schema={{{columns[0].name!r}: la.Categorical()}}."
             )
         return schema
@@ -315,6 +320,8 @@ class Schema:
         ConditionError
             If a column or level is unknown, a number lies outside the range of fit, or no row can meet it.
         """
+        if n < 0:
+            raise ValueError(f"the number of rows must be at least 0, got {n}.")
         numbers = np.full((n, len(self.number_columns)), np.nan)
         ids = np.full((n, len(self.category_columns)), -1, dtype=np.int64)
         cells: dict[str, tuple[Array, tuple[Column, ...]]] = {
@@ -329,7 +336,9 @@ class Schema:
                     f"Columns are {_listed(self.names)}."
                 )
             if not isinstance(column, Encoded):
-                raise ConditionError(f"{name!r} is {column.kind}: it is not modelled, so it cannot be given.")
+                raise ConditionError(
+                    f"{name!r} is of kind {column.kind}: it is not modelled, so it cannot be given."
+                )
             array, columns = cells[column.part]
             array[:, columns.index(column)] = _encode_condition(column, wanted, n)
         return Table(numbers, ids)
@@ -341,15 +350,18 @@ class Schema:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schema:
         """Rebuild a schema from `to_dict`."""
-        if data.get("container") not in WRITERS or not isinstance(data.get("columns"), list):
-            raise SchemaError("this is not the description of a schema: it needs a container and columns.")
-        return cls(tuple(_column_from_dict(column) for column in data["columns"]), data["container"])
+        try:
+            columns = tuple(_column_from_dict(column) for column in data["columns"])
+            container = next(word for word in WRITERS if word == data["container"])
+        except (TypeError, KeyError, ValueError, StopIteration) as error:
+            raise SchemaError(f"this is not the description of a schema: {error!r}.") from error
+        return cls(columns, container)
 
     def __repr__(self) -> str:
         shown = self.columns[:_SHOWN_COLUMNS]
         wide = max((len(repr(c.name)) for c in shown), default=0)
         tall = max((len(c.kind) for c in shown), default=0)
-        lines = [f"Schema of a {self.container} table, {len(self.columns)} columns"]
+        lines = [f"Schema of a {self.container} table, {_count(len(self.columns), 'column')}"]
         for c in shown:
             share = f" ({c.missing:.1%} missing)" if c.missing else ""
             lines.append(f"  {c.name!r:{wide}}  {c.kind:{tall}}  {c.describe()}{share}".rstrip())
@@ -360,14 +372,15 @@ class Schema:
 
 def _column_from_dict(data: Mapping[str, Any]) -> Column:
     given = dict(data)
-    kind = given.pop("kind", None)
-    if kind not in _KINDS:
-        raise SchemaError(f"unknown kind of column {kind!r}; known are {', '.join(_KINDS)}.")
-    made = _KINDS[kind]()
+    made = _KINDS[given.pop("kind")]()
     if set(given) != {f.name for f in fields(made)}:
-        raise SchemaError(f"the description of column {given.get('name')!r} has other fields than a {kind}.")
+        raise ValueError(f"{given.get('name')!r} has other fields than a {made.kind}")
     state = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     return made.learned(**{**state, "storage": Storage.from_dict(given["storage"])})
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + "s" * (n != 1)
 
 
 def _listed(names: list[Name]) -> str:
@@ -390,18 +403,24 @@ def _check_wish(frame: Frame, name: object, wish: object) -> None:
         raise SchemaError(f"schema[{name!r}] must be a kind of column, such as {hint}, got {wish!r}.")
 
 
-def _encode_condition(column: Encoded, wanted: object, n: int) -> Array:
-    if isinstance(wanted, (str, bytes, np.generic)) or not hasattr(wanted, "__len__"):
-        wanted = [wanted]
-    elif len(wanted) != n:
+def _encode_condition(column: Encoded, wanted: Any, n: int) -> Array:
+    shape = _shape(wanted)
+    if shape not in ((), (n,)):
         raise ConditionError(
-            f"{column.name!r} is given {len(wanted)} values for {n} rows. Give one value, or one a row."
+            f"{column.name!r} is given values of shape {shape} for {n} rows. Give one value, or one a row."
         )
+    one = wanted[()] if isinstance(wanted, np.ndarray) else wanted
     try:
-        values = values_of(column.name, wanted)
+        values = values_of(column.name, wanted if shape else [one])
     except SchemaError as error:
-        raise ConditionError(f"condition on {column.name!r}: {error}") from error
+        raise ConditionError(f"in given, {error}") from error
     return column.condition(values)
+
+
+def _shape(wanted: Any) -> tuple[int, ...]:
+    if isinstance(wanted, (str, bytes, Mapping, set)):
+        return ()
+    return (len(wanted),) if isinstance(wanted, (list, tuple)) else np.shape(wanted)
 
 
 # ---- numeric matrices, all columns at once -----------------------------------------------------------------

@@ -12,7 +12,16 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.values import Name, Storage, UnreadableError, Values, code_text, time_reader, wide
+from lookalike.values import (
+    Name,
+    Storage,
+    UnreadableError,
+    Values,
+    code_text,
+    decimal_scale,
+    time_reader,
+    wide,
+)
 
 
 def _nulls(series: nw.Series[Any]) -> NDArray[np.bool_]:
@@ -33,9 +42,9 @@ def _integer_series(name: Name, series: nw.Series[Any], native: str) -> Values:
     return Values(name, Storage("integer", native), wide(data), nulls)
 
 
-def _exact_series(name: Name, series: nw.Series[Any], native: str) -> Values:
+def exact_series(name: Name, series: nw.Series[Any], native: str) -> Values:
     """Decimals and 128-bit integers: as int64 where they are whole and fit, else as float64."""
-    if getattr(series.dtype, "scale", 0) == 0:
+    if not decimal_scale(native):
         with suppress(Exception):  # each backend has its own overflow error
             return _integer_series(name, series.cast(nw.Int64), native)
     nulls = _nulls(series)
@@ -104,7 +113,7 @@ _SERIES_READERS: dict[str, _SeriesReader] = {
         ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"), _integer_series
     ),
     **dict.fromkeys(("Float16", "Float32", "Float64"), _float_series),
-    **dict.fromkeys(("Int128", "UInt128", "Decimal"), _exact_series),
+    **dict.fromkeys(("Int128", "UInt128", "Decimal"), exact_series),
     "Boolean": _boolean_series,
     "String": text_series,
     "Categorical": _category_series,

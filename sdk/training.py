@@ -27,6 +27,7 @@ EMA_DECAY = 0.999
 MAX_GRADIENT_NORM = 1.0
 WARM_UP = 50  # steps
 N_EVALUATIONS = 20
+NOISE = 0.02  # of the gain since the first evaluation
 CLOCKED = 30  # steps after which a time budget is turned into a number of steps
 
 
@@ -189,6 +190,7 @@ class _Run:
         self.optimizers: list[torch.optim.Adam] = []
         self.resumed: dict[str, Tensor] = {}  # moments of optimisers that are yet to be made
         self.step, self.n_steps = 0, schedule.n_steps
+        self.best_at = 0  # the evaluation, counted from 1
         self.history = History()
         self.losses: list[Tensor] = []
         self.since = 0
@@ -277,10 +279,13 @@ class _Run:
             watched = self._with_average(
                 lambda: self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
             )
-            if not history.held_out or watched < min(history.held_out):
-                self.best = [a.clone() for a in self.average]
             history.held_out.append(watched)
-            waited = len(history.held_out) - 1 - history.held_out.index(min(history.held_out))
+            best = min(history.held_out)
+            # The slower the rate the better the weights: of equals within the noise, the last is the best.
+            if watched <= best + NOISE * (history.held_out[0] - best):
+                self.best = [a.clone() for a in self.average]
+                self.best_at = len(history.held_out)
+            waited = len(history.held_out) - self.best_at
             if self.schedule.patience is not None and waited >= self.schedule.patience:
                 history.ended = f"early at step {self.step} of {self.n_steps}: no gain on held-out rows"
         else:
@@ -318,6 +323,7 @@ class _Run:
             "fingerprint": fingerprint,
             "step": self.step,
             "n_steps": self.n_steps,
+            "best_at": self.best_at,
             "history": asdict(self.history) | {"seconds": self.seconds},
         }
         arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
@@ -336,5 +342,5 @@ class _Run:
         self.average = [tensors[f"average.{i}"] for i in count]
         self.best = [tensors[f"best.{i}"] for i in count]
         self.resumed = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
-        self.step, self.n_steps = manifest["step"], manifest["n_steps"]
+        self.step, self.n_steps, self.best_at = (manifest[k] for k in ("step", "n_steps", "best_at"))
         self.history = History(**manifest["history"])

@@ -126,7 +126,10 @@ class Values:
             self, data=self.plain()[row : row + 1], missing=self.missing[row : row + 1], labels=None
         )
         value = to_objects(one)[0]
-        return shorten(str(value) if isinstance(value, (dt.date, dt.timedelta, dt.time)) else repr(value))
+        return shorten(str(value) if isinstance(value, _TIMES) else repr(value))
+
+
+_TIMES = (dt.date, dt.timedelta, dt.time, np.datetime64, np.timedelta64)
 
 
 def label_array(family: str, labels: Sequence[Scalar]) -> Array:
@@ -147,8 +150,6 @@ def shorten(text: str, width: int = 60) -> str:
 
 def values_of(name: Name, given: object) -> Values:
     """Read a sequence, series or array of one dimension."""
-    if isinstance(given, np.ndarray):
-        return read_array(name, given)
     if isinstance(given, (list, tuple)):
         array = np.empty(len(given), dtype=object)
         array[:] = given
@@ -183,7 +184,7 @@ def _no_overflow(name: Name, data: Array, source: Array) -> None:
         if lost.any():
             row = int(lost.argmax())
             raise SchemaError(
-                f"column {name!r} holds {source[row]} in row {row}, beyond the range of a 64-bit float. "
+                f"column {name!r} holds {source[row]!s} in row {row}, beyond the range of a 64-bit float. "
                 "Scale the column down."
             )
 
@@ -213,7 +214,7 @@ def _text_array(name: Name, array: Array) -> Values:
 
 
 # Units outside the table above, and the one they are counted in.
-_OTHER_UNITS = {"Y": "D", "M": "D", "W": "D", "generic": "D", "ps": "ns", "fs": "ns", "as": "ns"}
+_OTHER_UNITS = {"Y": "D", "M": "D", "W": "D", "generic": "D"}
 
 
 def time_reader(family: str) -> Callable[[Name, Array], Values]:
@@ -221,6 +222,10 @@ def time_reader(family: str) -> Callable[[Name, Array], Values]:
         missing = np.isnat(array)
         unit, count = np.datetime_data(array.dtype)
         native = array.dtype.str
+        if unit in ("ps", "fs", "as"):
+            raise UnreadableError(
+                f"column {name!r} counts {unit}. Round it to nanoseconds: astype('M8[ns]')."
+            )
         if unit not in NANOSECONDS or count != 1:
             unit = _OTHER_UNITS.get(unit, unit)
             array = array.astype(f"{array.dtype.kind}8[{unit}]")
@@ -285,8 +290,8 @@ def _python_type(name: Name, row: int, value: object) -> str:
         if isinstance(value, types):
             return word
     raise UnreadableError(
-        f"column {name!r} holds a {type(value).__name__} in row {row} ({shorten(repr(value))}), but a cell's "
-        "argument must be a string, a number, a truth value or a time. "
+        f"column {name!r} holds a {type(value).__name__} in row {row} ({shorten(repr(value))}). Each cell of "
+        "the argument must be a string, a number, a truth value or a time. "
         f"Drop the column, or leave it out with schema={{{name!r}: la.Ignored()}}."
     )
 
@@ -376,18 +381,39 @@ def _object_datetime(
             "Convert it to one, such as UTC."
         )
     zone = zones.pop()
-    # pandas' Timestamp carries nanoseconds that datetime does not know of.
-    fine = any(getattr(value, "nanosecond", 0) or isinstance(value, np.datetime64) for value in present)
-    unit = "ns" if fine else "us"
-    if zone != "None":
-        present = np.array([value.astimezone(dt.UTC).replace(tzinfo=None) for value in present], dtype=object)
-    if fine:
-        present = np.array([getattr(v, "to_datetime64", lambda v=v: v)() for v in present])
-    data = np.array(present.tolist() if not fine else present, dtype=f"datetime64[{unit}]").astype(np.int64)
+    unit, data = _ticks(name, "M", [_instant(value) for value in present])
     storage = Storage(
         "datetime", "object:datetime", unit=unit, zone=None if zone == "None" else zone, blank=blank
     )
     return Values(name, storage, _spread(data, missing), missing)
+
+
+def _instant(value: Any) -> np.datetime64:
+    if isinstance(value, np.datetime64):
+        return value
+    # Differences of aware times do not overflow where converting them to UTC would.
+    since = value - (_EPOCH if value.tzinfo is None else _EPOCH.replace(tzinfo=dt.UTC))
+    fine = getattr(value, "nanosecond", 0)  # pandas' Timestamp has what datetime has not
+    micros = np.datetime64((since.days * 86400 + since.seconds) * 10**6 + since.microseconds, "us")
+    return micros if not fine else micros.astype("M8[ns]") + np.timedelta64(fine, "ns")
+
+
+_EPOCH = dt.datetime(1970, 1, 1)
+
+
+def _ticks(name: Name, kind: str, values: list[Any]) -> tuple[str, NDArray[np.int64]]:
+    """Times as whole microseconds, or as nanoseconds where these are needed and have room."""
+    micros = [value.astype(f"{kind}8[us]") for value in values]
+    # Converted there and back: numpy's conversions overflow in silence.
+    if all(whole.astype(value.dtype) == value for whole, value in zip(micros, values, strict=True)):
+        return "us", np.array(micros, dtype=f"{kind}8[us]").astype(np.int64)
+    nanos = [value.astype(f"{kind}8[ns]") for value in values]
+    if any(fine.astype(value.dtype) != value for fine, value in zip(nanos, values, strict=True)):
+        raise SchemaError(
+            f"column {name!r} holds {values[0]} and others that 64 bits of microseconds, or of nanoseconds "
+            "where it has those, cannot count together. Round or clip it."
+        )
+    return "ns", np.array(nanos, dtype=f"{kind}8[ns]").astype(np.int64)
 
 
 def _object_date(name: Name, array: Array, present: Array, missing: NDArray[np.bool_], blank: str) -> Values:
@@ -403,17 +429,27 @@ def _object_date(name: Name, array: Array, present: Array, missing: NDArray[np.b
 def _object_timedelta(
     name: Name, array: Array, present: Array, missing: NDArray[np.bool_], blank: str
 ) -> Values:
-    fine = any(getattr(value, "nanoseconds", 0) or isinstance(value, np.timedelta64) for value in present)
-    unit = "ns" if fine else "us"
-    plain = [
-        getattr(value, "to_timedelta64", lambda value=value: value)() if fine else value for value in present
-    ]
-    data = np.array(plain, dtype=f"timedelta64[{unit}]").astype(np.int64)
+    try:
+        unit, data = _ticks(name, "m", [_span(value) for value in present])
+    except OverflowError as error:
+        raise SchemaError(f"column {name!r} holds more than 292,000 years. Clip it.") from error
     storage = Storage("duration", "object:timedelta", unit=unit, blank=blank)
     return Values(name, storage, _spread(data, missing), missing)
 
 
+def _span(value: Any) -> np.timedelta64:
+    if isinstance(value, np.timedelta64):
+        return value
+    fine = getattr(value, "nanoseconds", 0)
+    micros = np.timedelta64((value.days * 86400 + value.seconds) * 10**6 + value.microseconds, "us")
+    return micros if not fine else micros.astype("m8[ns]") + np.timedelta64(fine, "ns")
+
+
 def _object_time(name: Name, array: Array, present: Array, missing: NDArray[np.bool_], blank: str) -> Values:
+    if any(value.tzinfo is not None for value in present):
+        raise SchemaError(
+            f"column {name!r} has times of day with a zone. Convert it to one, and drop the zone."
+        )
     data = np.array(
         [((t.hour * 60 + t.minute) * 60 + t.second) * 10**6 + t.microsecond for t in present], dtype=np.int64
     )
@@ -491,30 +527,40 @@ def _floats_or_decimals(values: Values) -> list[Any]:
     if "ecimal" not in values.storage.native:
         return values.plain().tolist()
     scale = decimal_scale(values.storage.native)
-    write = (lambda x: Decimal(repr(x))) if scale is None else (lambda x: Decimal(f"{x:.{scale}f}"))
+    write = (lambda x: Decimal(repr(x))) if scale is None else (lambda x: Decimal(f"{x:.{max(scale, 0)}f}"))
     return [None if x != x else write(x) for x in values.plain().tolist()]
 
 
 def decimal_scale(native: str) -> int | None:
     """Digits behind the point of a decimal dtype, or None where it does not say."""
-    match = re.search(r"(?i)decimal\d*\(\D*\d+\D+(\d+)\)", native)
+    match = re.search(r"(?i)decimal\d*\(\D*\d+\D+?(-?\d+)\)", native)
     return int(match.group(1)) if match else None
 
 
 def _datetimes(values: Values) -> list[Any]:
-    stamps = values.plain().astype(f"datetime64[{values.storage.unit}]")
-    if values.storage.unit == "ns":
-        whole = stamps.astype("datetime64[us]")
-        if values.storage.native == "object:datetime" and not np.array_equal(whole.astype("M8[ns]"), stamps):
-            return list(stamps)  # datetime has no nanoseconds
-        stamps = whole
-    if values.storage.zone is None:
-        return stamps.tolist()
+    stamps = _coarser(values.plain().astype(f"M8[{values.storage.unit}]"))
+    times = stamps.tolist()
+    if values.storage.zone is None or not all(isinstance(time, dt.datetime) for time in times):
+        return [
+            time if isinstance(time, dt.date) else stamp for time, stamp in zip(times, stamps, strict=True)
+        ]
     zone = _zone(values.storage.zone)
-    return [
-        stamp if gone else stamp.replace(tzinfo=dt.UTC).astimezone(zone)
-        for stamp, gone in zip(stamps.tolist(), values.missing.tolist(), strict=True)
-    ]
+    return [_in_zone(time.replace(tzinfo=dt.UTC), zone) for time in times]
+
+
+def _coarser(times: Array) -> Array:
+    """Nanoseconds as microseconds, which Python has, where that loses nothing."""
+    if np.datetime_data(times.dtype)[0] != "ns":
+        return times
+    coarse = times.astype(f"{times.dtype.kind}8[us]")
+    return coarse if np.array_equal(coarse.astype(times.dtype), times) else times
+
+
+def _in_zone(time: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    try:
+        return time.astimezone(zone)
+    except OverflowError:  # the first or the last day that datetime knows
+        return time
 
 
 def _zone(name: str) -> dt.tzinfo:
@@ -529,13 +575,8 @@ def _zone(name: str) -> dt.tzinfo:
 
 
 def _timedeltas(values: Values) -> list[Any]:
-    spans = values.plain().astype(f"timedelta64[{values.storage.unit}]")
-    if values.storage.unit == "ns":
-        whole = spans.astype("timedelta64[us]")
-        if not np.array_equal(whole.astype("m8[ns]"), spans):
-            return list(spans)
-        spans = whole
-    return spans.tolist()
+    spans = _coarser(values.plain().astype(f"m8[{values.storage.unit}]"))
+    return [t if isinstance(t, dt.timedelta) else s for t, s in zip(spans.tolist(), spans, strict=True)]
 
 
 def _times(values: Values) -> list[Any]:

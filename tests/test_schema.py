@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import random
 import subprocess
 import sys
 import time
@@ -353,6 +354,8 @@ def test_text_repr_is_one_line_a_column():
 def test_a_float_column_is_never_an_identifier_and_a_plain_matrix_holds_numbers():
     frame = pd.DataFrame({"id": np.arange(100.0), "paid": np.random.default_rng(0).permutation(1000)[:100]})
     assert set(kinds(Schema.fit(frame)).values()) == {"number"}
+    for name in ("ID", "order_key", "userId", "row-id"):
+        assert Schema.fit(frame[["paid", "id"]].set_axis([name, "x"], axis=1)).columns[0].kind == "identifier"
     matrix = np.arange(200).reshape(100, 2) % np.array([200, 3])
     assert set(kinds(Schema.fit(matrix)).values()) == {"number"}
 
@@ -438,15 +441,38 @@ def test_decoded_numbers_keep_range_and_grid():
 
 def test_large_numbers_are_centred_before_they_become_floats():
     low = 2**62
-    frame = pl.DataFrame({"n": [low + 1000 * i for i in (1, 0, 5, 4)]})
-    table = Schema.fit(frame).encode(frame)
-    assert table.numbers[:, 0].tolist() == [1, 0, 5, 4]
+    few = pl.DataFrame({"n": [low + 1000 * i for i in (1, 0, 5, 4)]})
+    assert Schema.fit(few).encode(few).numbers[:, 0].tolist() == [1000, 0, 5000, 4000]
+    many = pl.DataFrame({"n": [low + 1000 * (i * i % 97) for i in range(60)]})  # which share a step by habit
+    assert Schema.fit(many).encode(many).numbers[:, 0].tolist() == [i * i % 97 for i in range(60)]
     stamp = np.array(["2024-01-01T00:00:00.000000001", "2024-01-01T00:00:00.000000003"], dtype="M8[ns]")
     schema = Schema.fit(pd.DataFrame({"t": stamp}))
-    assert schema.encode(pd.DataFrame({"t": stamp})).numbers[:, 0].tolist() == [0, 1]
+    assert schema.encode(pd.DataFrame({"t": stamp})).numbers[:, 0].tolist() == [0, 2]
     # Another unit, between two ticks and before the first.
     days = pd.DataFrame({"t": np.array(["2024-01-02", "2023-12-31"], dtype="M8[s]")})
-    assert schema.encode(days).numbers[:, 0].tolist() == [(86400 * 10**9 - 1) / 2, -(86400 * 10**9 + 1) / 2]
+    assert schema.encode(days).numbers[:, 0].tolist() == [86400 * 10**9 - 1, -(86400 * 10**9 + 1)]
+    fine = pd.DataFrame({"t": np.array(["2024-01-01T06", "2023-12-31T12"], dtype="M8[ms]")})
+    daily = Schema.fit(pd.DataFrame({"t": np.array(["2024-01-01", "2024-03-01"], dtype="M8[s]")}))
+    assert daily.encode(fine).numbers[:, 0].tolist() == [0.25, -0.5]
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_any_64_bit_integers_come_back_where_float64_has_room(unsigned):
+    rng = random.Random(0)
+    least, most = (0, 2**64 - 1) if unsigned else (-(2**63), 2**63 - 1)
+    for _ in range(300):
+        base, width = rng.choice([least, most, 0, rng.randint(least, most)]), rng.choice([10, 2**30, 2**51])
+        values = [min(max(base + rng.randint(-width, width), least), most) for _ in range(6)]
+        frame = pl.DataFrame({"n": pl.Series(values, dtype=pl.UInt64 if unsigned else pl.Int64)})
+        schema = Schema.fit(
+            frame, {"n": Number(lower=rng.choice([None, least]), upper=rng.choice([None, most]))}
+        )
+        assert schema.decode(schema.encode(frame)).equals(frame)
+        wild = np.array([[np.inf], [-np.inf], [1e19], [-1e19], [0.0]])
+        column = schema.number_columns[0]
+        back = schema.decode(Table(wild, np.zeros((5, 0), int)))["n"].to_list()
+        assert back[:2] == [column.high, column.low]
+        assert all(column.low <= value <= column.high for value in back)
 
 
 def test_the_whole_of_int64_and_uint64_is_kept_to_within_a_float_of_the_range():
