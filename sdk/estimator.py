@@ -336,6 +336,11 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         Range(0, math.inf, whole=True).check("n", n)
+        if not isinstance(given, Mapping | None):
+            raise ConditionError(
+                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
+            )
+        asked = dict(given or {})
         seed = noise.seed_from(random_state)
         if n == 0:
             none = Table(
@@ -343,11 +348,6 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 np.empty((0, len(self.schema_.category_columns)), np.int64),
             )
             return self._decode([none], seed=seed)
-        asked = {} if given is None else dict(given)
-        if not isinstance(given, (Mapping, type(None))):
-            raise ConditionError(
-                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
-            )
         table = self.schema_.condition(asked, n)
         known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
         known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
