@@ -436,7 +436,8 @@ def load(
     try:
         return family._restore(manifest, arrays, device)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error)[:300].rstrip(".")
         raise ArtifactError(
-            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {str(error)[:300]}. "
+            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {reason}. "
             "Get it again from where it was made."
         ) from error
