@@ -13,6 +13,7 @@ from lookalike._version import __version__
 
 if TYPE_CHECKING:
     from lookalike.calibration import select as select
+    from lookalike.columns import Ignored as Ignored
     from lookalike.errors import ArtifactError as ArtifactError
     from lookalike.errors import ConditionError as ConditionError
     from lookalike.errors import LookalikeError as LookalikeError
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
     from lookalike.families import VAE as VAE
     from lookalike.families import Diffusion as Diffusion
     from lookalike.families import load as load
-    from lookalike.schema import Boolean as Boolean
-    from lookalike.schema import Categorical as Categorical
-    from lookalike.schema import Constant as Constant
-    from lookalike.schema import Datetime as Datetime
-    from lookalike.schema import Duration as Duration
-    from lookalike.schema import Identifier as Identifier
-    from lookalike.schema import Ignored as Ignored
-    from lookalike.schema import Number as Number
+    from lookalike.identifiers import Identifier as Identifier
+    from lookalike.levelled import Boolean as Boolean
+    from lookalike.levelled import Categorical as Categorical
+    from lookalike.levelled import Constant as Constant
+    from lookalike.measured import Datetime as Datetime
+    from lookalike.measured import Duration as Duration
+    from lookalike.measured import Number as Number
     from lookalike.schema import Schema as Schema
 
 _MODULES = {
@@ -46,17 +46,11 @@ _MODULES = {
         "TrainingError",
     ),
     "families": ("Diffusion", "GAN", "VAE", "load"),
-    "schema": (
-        "Boolean",
-        "Categorical",
-        "Constant",
-        "Datetime",
-        "Duration",
-        "Identifier",
-        "Ignored",
-        "Number",
-        "Schema",
-    ),
+    "columns": ("Ignored",),
+    "identifiers": ("Identifier",),
+    "levelled": ("Boolean", "Categorical", "Constant"),
+    "measured": ("Datetime", "Duration", "Number"),
+    "schema": ("Schema",),
 }
 _HOME = {name: f"lookalike.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -66,7 +60,18 @@ __all__ = ["__version__", *sorted(_HOME)]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
-    value: Any = getattr(import_module(_HOME[name]), name)
+    try:
+        module = import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        package = (error.name or "lookalike").partition(".")[0]
+        if package == "lookalike":
+            raise
+        from lookalike.errors import MissingExtraError
+
+        raise MissingExtraError(
+            f'lookalike.{name} needs {package}. Install it with: pip install "lookalike[train]"'
+        ) from error
+    value: Any = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -133,7 +133,9 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
-        steps = self.max_steps or int(np.clip(self._pace * len(training) ** 0.6, self._fewest_steps, MOST_STEPS))
+        steps = self.max_steps or int(
+            np.clip(self._pace * len(training) ** 0.6, self._fewest_steps, MOST_STEPS)
+        )
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
         )
@@ -291,7 +293,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 energy, expected = self.model_.energy(rows.to(device))
             cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)[:n]
             self._check_finite(cells, start)
-            yield cells, expected.to("cpu")[:n]
+            yield cells, expected.to("cpu").take(slice(n))
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
@@ -338,6 +340,11 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         Range(0, math.inf, whole=True).check("n", n)
+        if not isinstance(given, Mapping | None):
+            raise ConditionError(
+                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
+            )
+        asked = dict(given or {})
         seed = noise.seed_from(random_state)
         if n == 0:
             none = Table(
@@ -345,11 +352,6 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 np.empty((0, len(self.schema_.category_columns)), np.int64),
             )
             return self._decode([none], seed=seed)
-        asked = {} if given is None else dict(given)
-        if not isinstance(given, (Mapping, type(None))):
-            raise ConditionError(
-                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
-            )
         table = self.schema_.condition(asked, n)
         known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
         known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
@@ -429,7 +431,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                     bar,
                 )
                 new = codec.decode(
-                    drawn.to("cpu")[: stop - start], torch.from_numpy(uniforms[: stop - start, n_uniforms:])
+                    drawn.to("cpu").take(slice(stop - start)),
+                    torch.from_numpy(uniforms[: stop - start, n_uniforms:]),
                 )
                 numbers[part] = np.where(known_numbers[part], numbers[part], new[0])
                 ids[part] = np.where(known_ids[part], ids[part], new[1])
@@ -541,4 +544,4 @@ def _tensors(table: Table) -> tuple[Tensor, Tensor]:
 def _padded(rows: Rows, size: int) -> Rows:
     """Repeat the last row up to `size` rows."""
     index = torch.arange(size).clamp(max=rows.n - 1)
-    return rows[index]
+    return rows.take(index)

@@ -183,8 +183,8 @@ class GAN(Estimator):
         512 from 10,000 rows on, else 256.
     learning_rate : float
     early_stopping : bool
-        Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off: it is a dull measure,
-        and the last averaged weights are mostly the best.
+        Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off:
+        it is a dull measure, and the last averaged weights are mostly the best.
     callbacks : sequence of callable, optional
         Called with `lookalike.training.Progress` 20 times in a fit; training stops if one returns True.
     checkpoint : path, optional
@@ -438,7 +438,8 @@ def load(
     try:
         return family._restore(manifest, arrays, device)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error)[:300].rstrip(".")
         raise ArtifactError(
-            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {str(error)[:300]}. "
+            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {reason}. "
             "Get it again from where it was made."
         ) from error

@@ -90,7 +90,7 @@ def card(family: str, state: State) -> str:
 def unpack_parameters(manifest: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     """Return the constructor's arguments, checked like a user's."""
     parameters = dict(manifest["parameters"])
-    _require(parameters.keys() <= set(known) - _NOT_SAVED, "its parameters are not those of this family")
+    _require(parameters.keys() == set(known) - _NOT_SAVED, "its parameters are not those of this family")
     check_parameters(parameters)
     seed = manifest["random_state"]
     _require(seed is None or (_is_count(seed) and seed < 1 << 64), "its random_state is not a seed")
@@ -134,7 +134,8 @@ def unpack_history(data: Mapping[str, Any]) -> History:
     """Rebuild how a run went."""
     history = History(**data)
     _require(
-        _all(history.step, _is_count)
+        len(data) == len(asdict(history))
+        and _all(history.step, _is_count)
         and _all(history.loss, lambda losses: _all(losses, _is_number))
         and _all(history.held_out, _is_number)
         and len(history.step) == len(history.loss)

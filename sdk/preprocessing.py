@@ -1,10 +1,10 @@
 """The numeric half of the table codec: plain arrays to a model's rows and back.
 
-A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth shape,
-whatever its tails. A value that holds a large share of its column (zeros, caps, each value of a discrete column) is an
-*atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and whatever lands in the interval
-decodes to exactly that value. Ranks forget distances, so the standard score is kept beside it, as `units` of the layout,
-and detectors measure in both.
+A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth
+shape, whatever its tails. A value that holds a large share of its column (zeros, caps, each value of a discrete
+column) is an *atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and
+whatever lands in the interval decodes to exactly that value. Ranks forget distances, so the standard score is
+kept beside it, as `units` of the layout, and detectors measure in both.
 """
 
 from __future__ import annotations

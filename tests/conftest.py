@@ -1,10 +1,12 @@
-"""Settings that hold for every test."""
+"""Settings that hold for every test, and the table and models that several files share."""
 
 import os
 
 # Read by torch and numpy when they are first imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples on every run and machine, however slow that is: a failure is then seen again.
@@ -12,3 +14,66 @@ settings.register_profile(
     "lookalike", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lookalike")
+
+
+def people_table(n, seed):
+    """A table with every kind of column; some have holes, and the index repeats."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=n)
+    income = np.round(30_000 * np.exp(0.5 * u), 2)
+    debt = np.where(rng.random(n) < 0.4, 0.0, np.round(income * rng.random(n), 2))
+    since = pd.Timestamp("2020-03-01", tz="Europe/Berlin") + pd.to_timedelta(rng.integers(0, 40_000, n), "h")
+    frame = pd.DataFrame(
+        {
+            "income": income,
+            "age": (40 + 12 * u + 5 * rng.normal(size=n)).round().clip(17, 90).astype("int64"),
+            "debt": debt,
+            "children": pd.array(rng.poisson(1.5, n), dtype="Int64"),
+            "steps": pd.array(rng.integers(0, 20_000, n), dtype="Int64"),
+            "city": rng.choice(["Bern", "Köln", "Oslo", "Rome"], n, p=[0.5, 0.3, 0.15, 0.05]),
+            "size": pd.Categorical(
+                np.select([income > 4e4, income > 2e4], ["big", "mid"], "small"),
+                categories=["small", "mid", "big", "huge"],
+                ordered=True,
+            ),
+            "member": u + rng.normal(size=n) > 0,
+            "since": pd.Series(since).dt.as_unit("s"),
+            "wait": pd.to_timedelta(rng.integers(0, 3600, n), unit="s"),
+            "country": "CH",
+            "key": [f"k{i:05d}" for i in rng.permutation(n)],
+        }
+    )
+    for name in ("debt", "children", "steps", "city", "since"):
+        frame.loc[rng.random(n) < 0.1, name] = None
+    return frame.set_index(rng.integers(0, n, n))
+
+
+@pytest.fixture(scope="session")
+def people():
+    return people_table(400, 0)
+
+
+@pytest.fixture(scope="session")
+def others():
+    """More rows of the same kind."""
+    return people_table(150, 1)
+
+
+TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
+
+
+@pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion"])
+def family(request):
+    """A family whose fits take a moment unless told otherwise."""
+    import functools
+
+    import lookalike as la
+
+    return functools.partial(getattr(la, request.param), **TINY)
+
+
+@pytest.fixture(scope="session")
+def model(family, people):
+    return family().fit(people)
