@@ -45,7 +45,7 @@ MOST_STEPS = 4000
 LARGE = 10_000  # rows from which networks are wide
 
 
-class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class Estimator(OutlierMixin, BaseEstimator):
     """What `VAE`, `GAN` and `Diffusion` share; not to be used itself."""
 
     _key: ClassVar[str]
@@ -130,7 +130,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         codec = _fit_codec(schema, table, training, self.max_levels)
         data = codec.training_rows(*_tensors(table.rows(training))).to(device)
         held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
-        width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
+        width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
         steps = self.max_steps or int(

@@ -139,7 +139,7 @@ def label_array(family: str, labels: Sequence[Scalar]) -> Array:
         array[:] = labels
         return array
     dtype = {"float": np.float64, "boolean": np.bool_}.get(family, np.int64)
-    unsigned = dtype is np.int64 and max(labels, default=0) > np.iinfo(np.int64).max
+    unsigned = dtype is np.int64 and max((int(label) for label in labels), default=0) > np.iinfo(np.int64).max
     return np.array(labels, dtype=np.uint64 if unsigned else dtype)
 
 

@@ -1,8 +1,8 @@
 """Generative adversarial network over mixed rows, any part of which may be given.
 
 The loss is R3GAN's: a relativistic critic with zero-centred gradient penalties on real and on
-generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024, arXiv
-2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
+generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024,
+arXiv 2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
 van der Schaar, ICML 2018); the critic compares a real row with its completion.
 """
 
@@ -102,7 +102,7 @@ class GAN(Family):
         yield loss, list(self.generator.parameters())
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """Energy distance of generated to held-out rows (Szekely and Rizzo 2013): a GAN's loss means nothing."""
+        """Energy distance of generated to held-out rows (Szekely and Rizzo 2013); the loss says nothing."""
         layout, n, device = self.layout, min(rows.n, 2048), rows.numbers.device
         normals, uniforms = self.noise_size
         few = rows.take(slice(n))

@@ -62,7 +62,7 @@ class VAE(Family):
         initialise(self, generator, zero=(self.prior.leave, self.encoder.leave))
 
     def _see(self, rows: Rows) -> Tensor:
-        """A row as the networks read it: hidden cells are zeros, and flags tell a hidden coordinate from 0."""
+        """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
         return torch.cat([self.layout.expand(rows), (~rows.numbers.isnan()).float()], 1)
 
     def _gaussian(self, network: ResidualMLP, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class VAE(Family):
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
 
-        The bound sees ranks only; the distance, half the square in standard scores, sees how far out a value is.
+        The bound sees ranks; the distance, half the square in standard scores, sees how far out a value is.
         """
         layout = self.layout
         nothing = layout.hide(rows, torch.ones_like(layout.known(rows)))
