@@ -230,7 +230,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
         most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
         """
-        return self.calibration_.p_values(self.score_samples(X))
+        scores = self.score_samples(X)  # first, for it refuses before fit
+        return self.calibration_.p_values(scores)
 
     def explain(self, X: Any) -> Explanation:
         """Tell which columns make each row odd, and what the model would have expected there.
