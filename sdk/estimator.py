@@ -41,6 +41,7 @@ CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit de
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
 ENCODED = 65_536  # rows encoded at once
+MOST_STEPS = 4000
 LARGE = 10_000  # rows from which networks are wide
 
 
@@ -49,7 +50,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
-    _pace: ClassVar[float] = 5.4  # steps a unit of n_train ** 0.6
+    _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
+    _fewest_steps: ClassVar[int] = 300
 
     def __init__(
         self,
@@ -131,7 +133,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
-        steps = self.max_steps or int(np.clip(self._pace * len(training) ** 0.6, 300, 4000))
+        pace = self._pace * len(training) ** 0.6
+        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, MOST_STEPS))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
         )

@@ -176,7 +176,7 @@ class GAN(Estimator):
     max_levels : int
         Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
     max_steps : int, optional
-        Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
+        Of training; by default it grows like n_rows^0.6, from 240 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
@@ -228,6 +228,7 @@ class GAN(Estimator):
 
     _key = "gan"
     _pace = 4.3
+    _fewest_steps = 240
 
     def __init__(
         self,
@@ -306,7 +307,7 @@ class Diffusion(Estimator):
     max_levels : int
         Levels that a category keeps; rarer ones are pooled for the model and drawn by their frequency.
     max_steps : int, optional
-        Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
+        Of training; by default it grows like n_rows^0.6, from 500 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
@@ -357,6 +358,7 @@ class Diffusion(Estimator):
     """
 
     _key = "diffusion"
+    _fewest_steps = 500
 
     def __init__(
         self,

