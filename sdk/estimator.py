@@ -133,9 +133,8 @@ class Estimator(OutlierMixin, BaseEstimator):
         width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
-        steps = self.max_steps or int(
-            np.clip(self._pace * len(training) ** 0.6, self._fewest_steps, MOST_STEPS)
-        )
+        pace = self._pace * len(training) ** 0.6
+        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, MOST_STEPS))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
         )
@@ -234,7 +233,8 @@ class Estimator(OutlierMixin, BaseEstimator):
         Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
         most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
         """
-        return self.calibration_.p_values(self.score_samples(X))
+        scores = self.score_samples(X)  # first, for it refuses before fit
+        return self.calibration_.p_values(scores)
 
     def explain(self, X: Any) -> Explanation:
         """Tell which columns make each row odd, and what the model would have expected there.
@@ -381,9 +381,9 @@ class Estimator(OutlierMixin, BaseEstimator):
         Range(1, math.inf, whole=True).check("n_draws", n_draws)
         table = self.schema_.encode(X, allow_missing=True, owner=type(self).__name__)
         blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
-        holes = Table(np.isnan(table.numbers), table.ids == blank)
-        rows = np.flatnonzero(holes.numbers.any(1) | holes.ids.any(1))
-        known = ~holes.numbers[rows], ~holes.ids[rows]
+        holes = np.isnan(table.numbers), table.ids == blank
+        rows = np.flatnonzero(holes[0].any(1) | holes[1].any(1))
+        known = ~holes[0][rows], ~holes[1][rows]
         seed = noise.seed_from(random_state)
         draws = []
         for k in range(n_draws):

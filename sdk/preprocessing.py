@@ -1,7 +1,7 @@
 """The numeric half of the table codec: plain arrays to a model's rows and back.
 
 A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth
-shape, whatever its tails. A value that holds a large share of its column (zeros, caps, any value of a discrete
+shape, whatever its tails. A value that holds a large share of its column (zeros, caps, values of a discrete
 column) is an *atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and
 whatever lands in the interval decodes to exactly that value. Ranks forget distances, so the standard score is
 kept beside it, as `units` of the layout, and detectors measure in both.
@@ -199,9 +199,9 @@ class TrainingRows(nn.Module):
 class TableCodec(nn.Module):
     """Plain arrays of a table to rows and back.
 
-    Categories keep their most frequent levels; the rest share one pooled level, from which decoding draws by their
-    own frequencies. A column that had missing values has a level for them: its own if it is a category, and a
-    category of two levels beside it if it is a number.
+    Categories keep their most frequent levels; the rest share one pooled level, from which decoding draws by
+    their own frequencies. A column that had missing values has a level for them: its own if it is a category,
+    and a category of two levels beside it if it is a number.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ class TableCodec(nn.Module):
     def given(self, numbers: Tensor, ids: Tensor, known: Tensor, complete: bool) -> Rows:
         """Encode rows of which a part is given.
 
-        `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is not
-        known is one never seen. With `complete`, numbers that are not known are known not to be missing.
+        `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is
+        not known is one never seen. With `complete`, numbers that are not known are known not to be missing.
         """
         z = self.numbers.encode(numbers).float().masked_fill(~known, torch.nan)
         flags = numbers[:, self.nullable].isnan().long()

@@ -156,10 +156,8 @@ def train(
                 progress = run.evaluate(held_out)
                 bar.total = run.n_steps
                 bar.set_postfix(loss=" ".join(f"{value:.4g}" for value in progress.loss))
-                wishes = [
-                    callback(progress) for callback in callbacks
-                ]  # each is told, whatever the others say
-                if any(wishes) and not run.history.ended:
+                answers = [callback(progress) for callback in callbacks]  # all are told, whoever stops
+                if any(answers) and not run.history.ended:
                     run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
                 if checkpoint is not None:
                     run.save(checkpoint, fingerprint)
@@ -168,7 +166,7 @@ def train(
             raise
         run.history.ended = f"interrupted at step {run.step} of {run.n_steps}"
         warnings.warn(
-            f"fit was {run.history.ended}; the best weights so far are kept.", LookalikeWarning, stacklevel=4
+            f"fit was {run.history.ended}; the best weights so far are kept.", LookalikeWarning, stacklevel=3
         )
     finally:
         bar.close()
@@ -270,11 +268,8 @@ class _Run:
         """Look at the losses and, with the averaged weights, at the rows held out."""
         history = self.history
         means = [float(total) / self.since for total in self.losses]
-        if not all(map(math.isfinite, means)):
-            raise TrainingError(
-                f"the loss is {means} at step {self.step}: training has diverged. Lower learning_rate "
-                f"(it is {self.schedule.learning_rate:g})."
-            )
+        for mean in means:
+            self._check_finite(mean, "loss")
         self.losses, self.since = [], 0
         history.step.append(self.step)
         history.loss.append(means)
@@ -283,6 +278,7 @@ class _Run:
             watched = self._with_average(
                 lambda: self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
             )
+            self._check_finite(watched, "loss of held-out rows")
             history.held_out.append(watched)
             best = min(history.held_out)
             # The slower the rate the better the weights: of equals within the noise, the last is the best.
@@ -299,6 +295,13 @@ class _Run:
         elif self.schedule.max_seconds is not None and self.seconds > self.schedule.max_seconds:
             history.ended = f"after max_seconds at step {self.step} of {self.n_steps}"
         return Progress(self.step, self.n_steps, self.seconds, tuple(means), watched)
+
+    def _check_finite(self, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the {what} is {loss} at step {self.step}: training has diverged. Lower learning_rate "
+                f"(it is {self.schedule.learning_rate:g})."
+            )
 
     def _with_average(self, look: Callable[[], float]) -> float:
         live = [p.detach().clone() for p in self.parameters]
@@ -339,16 +342,28 @@ class _Run:
 
     def load(self, path: str | os.PathLike[str], fingerprint: str) -> None:
         manifest, arrays = archive.read(path, kind="checkpoint")
-        if manifest["fingerprint"] != fingerprint:
+        if manifest.get("fingerprint") != fingerprint:
             raise ArtifactError(
                 f"checkpoint {os.fspath(path)} is of a fit with other data, parameters or random_state. "
                 "Delete it, or give another path."
             )
-        tensors = {name: torch.from_numpy(a).to(self.device) for name, a in arrays.items()}
-        count = range(len(self.parameters))
-        self._put([tensors[f"weight.{i}"] for i in count])
-        self.average = [tensors[f"average.{i}"] for i in count]
-        self.best = [tensors[f"best.{i}"] for i in count]
+        tensors = {name: torch.from_numpy(a.copy()).to(self.device) for name, a in arrays.items()}
+        try:
+            groups = {
+                group: [tensors[f"{group}.{i}"] for i in range(len(self.parameters))]
+                for group in ("weight", "average", "best")
+            }
+            self.step, self.n_steps, self.best_at = (manifest[k] for k in ("step", "n_steps", "best_at"))
+            self.history = History(**manifest["history"])
+            for group in groups.values():
+                for p, t in zip(self.parameters, group, strict=True):
+                    if (p.shape, p.dtype) != (t.shape, t.dtype):
+                        raise ValueError(f"a weight has shape {tuple(t.shape)}, not {tuple(p.shape)}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"checkpoint {os.fspath(path)} does not fit this model: {error}. "
+                "Delete it, or give another path."
+            ) from error
+        self._put(groups["weight"])
+        self.average, self.best = groups["average"], groups["best"]
         self.resumed = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
-        self.step, self.n_steps, self.best_at = (manifest[k] for k in ("step", "n_steps", "best_at"))
-        self.history = History(**manifest["history"])

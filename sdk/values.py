@@ -527,8 +527,11 @@ def _floats_or_decimals(values: Values) -> list[Any]:
     if "ecimal" not in values.storage.native:
         return values.plain().tolist()
     scale = decimal_scale(values.storage.native)
-    write = (lambda x: Decimal(repr(x))) if scale is None else (lambda x: Decimal(f"{x:.{max(scale, 0)}f}"))
-    return [None if x != x else write(x) for x in values.plain().tolist()]
+    form = "r" if scale is None else f".{max(scale, 0)}f"
+    return [
+        None if x != x else Decimal(repr(x) if form == "r" else format(x, form))
+        for x in values.plain().tolist()
+    ]
 
 
 def decimal_scale(native: str) -> int | None:

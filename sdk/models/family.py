@@ -59,5 +59,5 @@ class Family(nn.Module, ABC):
         """
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """What early stopping watches on held-out rows; lower is better. The loss, unless that means nothing."""
+        """What early stopping watches on held-out rows, lower is better; the loss where that says enough."""
         return sum((loss for loss, _ in self.objectives(rows, generator)), torch.zeros(()))
