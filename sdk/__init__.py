@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from lookalike.measured import Datetime as Datetime
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
+    from lookalike.plotting import plot_loss as plot_loss
+    from lookalike.plotting import plot_marginals as plot_marginals
+    from lookalike.plotting import plot_scores as plot_scores
     from lookalike.schema import Schema as Schema
 
 _MODULES = {
@@ -45,11 +48,12 @@ _MODULES = {
         "SchemaError",
         "TrainingError",
     ),
-    "families": ("Diffusion", "GAN", "VAE", "load"),
     "columns": ("Ignored",),
+    "families": ("Diffusion", "GAN", "VAE", "load"),
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
+    "plotting": ("plot_loss", "plot_marginals", "plot_scores"),
     "schema": ("Schema",),
 }
 _HOME = {name: f"lookalike.{module}" for module, names in _MODULES.items() for name in names}

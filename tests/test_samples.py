@@ -1,0 +1,30 @@
+"""The samples run as a user would run them, on less."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+import lookalike as la
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+@pytest.mark.slow
+def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
+    command = [sys.executable, SAMPLES / "flights.py", "--rows", "2000", "--steps", "60", "--out", tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for words in ("336,776 flights", "The ten oddest", "expected:", "generated", "bit for bit", "Done."):
+        assert words in done.stdout
+    picture = imread(tmp_path / "flights.png")
+    assert min(picture.shape[:2]) > 500
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+    rows = pd.read_csv(tmp_path / "generated.csv")
+    assert len(rows) == 5000
+    assert {"carrier", "dest", "dep_delay"} <= set(rows)
+    assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
