@@ -1,7 +1,7 @@
 """Pictures of scores, of generated rows beside real ones, and of a fit (extra ``plot``).
 
-They are drawn on matplotlib's figures and axes themselves, without pyplot: nothing is opened, no state is left,
-and a server without a display will do. What is returned can be saved with ``figure.savefig``.
+They are drawn on matplotlib's figures and axes themselves, without pyplot: nothing is opened, no state
+is left, and a server without a display will do. What is returned can be saved with ``figure.savefig``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def plot_scores(estimator: Scorer, X: Any, ax: Axes | None = None) -> Axes:
     low, middle, high = np.quantile(scores, [0.25, 0.5, 0.75])
     end = max(scores.min(), middle - FAR * max(high - low, 1e-12))
     shown = scores.clip(min=end)
-    bins = np.histogram_bin_edges(shown, N_BINS)
+    bins = np.histogram_bin_edges(shown, N_BINS).tolist()
     ax.hist(shown[~below], bins, color=REAL, label=f"{(~below).sum():,} called normal")
     ax.hist(shown[below], bins, color=ALARM, label=f"{below.sum():,} called anomalies ({below.mean():.1%})")
     ax.axvline(estimator.offset_, color="0.2", lw=1, ls="--", label=f"threshold {estimator.offset_:.4g}")
@@ -110,8 +110,8 @@ def plot_marginals(
     Returns
     -------
     matplotlib.figure.Figure
-        Numbers and times as densities, the 0.5 % at each end in the outermost bars; categories as the shares of
-        their most frequent levels; the share missing above each, where any is.
+        Numbers and times as densities, the 0.5 % at each end in the outermost bars; categories as
+        shares of their top levels; the share missing above each, where any is.
 
     Raises
     ------

@@ -39,5 +39,7 @@ def test_marginals_have_a_panel_a_column_and_tell_what_is_missing(frame: pd.Data
 
 
 def test_an_unknown_column_is_named(frame: pd.DataFrame) -> None:
-    with pytest.raises(la.SchemaError, match="column 'amout' is not among the real rows'. Did you mean 'amount'"):
+    with pytest.raises(
+        la.SchemaError, match=r"column 'amout' is not among the real rows'. Did you mean 'amount'"
+    ):
         la.plot_marginals(frame, frame, columns=["amout"])
