@@ -3,9 +3,9 @@
     python benchmarks/generation.py                     # adult; about 10 CPU minutes
     python benchmarks/generation.py --tables churn,shoppers --models Diffusion
 
-Runs the judge in ../shared/judge, one thread, and writes benchmarks/results/generation.csv: shape and trend (errors in
-%, 0 is best), c2st (1: a booster cannot tell generated rows from real), utility, dcr_share (.5 is ideal), CPU seconds
-of fitting and generated rows a CPU second.
+Runs the judge in ../shared/judge, one thread, and writes benchmarks/results/generation.csv: shape and trend
+(errors in %, 0 is best), c2st (1: a booster cannot tell generated rows from real), utility, dcr_share (.5 is
+ideal), CPU seconds of fitting and generated rows a CPU second.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ MOST_STEPS = 4000
 LARGE = 10_000  # rows from which networks are wide
 
 
-class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class Estimator(OutlierMixin, BaseEstimator):
     """What `VAE`, `GAN` and `Diffusion` share; not to be used itself."""
 
     _key: ClassVar[str]
@@ -130,7 +130,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         codec = _fit_codec(schema, table, training, self.max_levels)
         data = codec.training_rows(*_tensors(table.rows(training))).to(device)
         held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
-        width = self.width or (256 if n >= LARGE else 128)  # type: ignore[attr-defined]
+        width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         size = self.batch_size or _batch_size(n, codec.layout)
         pace = self._pace * len(training) ** 0.6
@@ -293,7 +293,7 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 energy, expected = self.model_.energy(rows.to(device))
             cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)[:n]
             self._check_finite(cells, start)
-            yield cells, expected.to("cpu")[:n]
+            yield cells, expected.to("cpu").take(slice(n))
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
@@ -381,9 +381,9 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Range(1, math.inf, whole=True).check("n_draws", n_draws)
         table = self.schema_.encode(X, allow_missing=True, owner=type(self).__name__)
         blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
-        holes = Table(np.isnan(table.numbers), table.ids == blank)
-        rows = np.flatnonzero(holes.numbers.any(1) | holes.ids.any(1))
-        known = ~holes.numbers[rows], ~holes.ids[rows]
+        holes = np.isnan(table.numbers), table.ids == blank
+        rows = np.flatnonzero(holes[0].any(1) | holes[1].any(1))
+        known = ~holes[0][rows], ~holes[1][rows]
         seed = noise.seed_from(random_state)
         draws = []
         for k in range(n_draws):
@@ -431,7 +431,8 @@ class Estimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                     bar,
                 )
                 new = codec.decode(
-                    drawn.to("cpu")[: stop - start], torch.from_numpy(uniforms[: stop - start, n_uniforms:])
+                    drawn.to("cpu").take(slice(stop - start)),
+                    torch.from_numpy(uniforms[: stop - start, n_uniforms:]),
                 )
                 numbers[part] = np.where(known_numbers[part], numbers[part], new[0])
                 ids[part] = np.where(known_ids[part], ids[part], new[1])
@@ -543,4 +544,4 @@ def _tensors(table: Table) -> tuple[Tensor, Tensor]:
 def _padded(rows: Rows, size: int) -> Rows:
     """Repeat the last row up to `size` rows."""
     index = torch.arange(size).clamp(max=rows.n - 1)
-    return rows[index]
+    return rows.take(index)

@@ -17,8 +17,11 @@ from lookalike.frames import WRITERS, open_frame
 from lookalike.schema import Schema, Table
 from lookalike.values import NANOSECONDS, Array, Storage, Values, label_array, to_objects
 
+Holes = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Where numbers and where categories are missing: shapes (n, n_numbers) and (n, n_categories)."""
 
-def fill(data: Any, schema: Schema, drawn: Table, holes: Table) -> Any:
+
+def fill(data: Any, schema: Schema, drawn: Table, holes: Holes) -> Any:
     """Fill the holes of a table.
 
     Parameters
@@ -28,8 +31,8 @@ def fill(data: Any, schema: Schema, drawn: Table, holes: Table) -> Any:
     schema : Schema
     drawn : Table
         Values for every row; those of the holes are used.
-    holes : Table
-        Truth values: where to use them.
+    holes : Holes
+        Where to use them.
 
     Returns
     -------
@@ -55,9 +58,9 @@ def fill(data: Any, schema: Schema, drawn: Table, holes: Table) -> Any:
     return _WITH[frame.container](frame, columns)
 
 
-def _columns(schema: Schema, drawn: Table, holes: Table) -> Iterator[tuple[Any, Array, NDArray[np.bool_]]]:
-    yield from zip(schema.number_columns, drawn.numbers.T, holes.numbers.T, strict=True)
-    yield from zip(schema.category_columns, drawn.ids.T, holes.ids.T, strict=True)
+def _columns(schema: Schema, drawn: Table, holes: Holes) -> Iterator[tuple[Any, Array, NDArray[np.bool_]]]:
+    yield from zip(schema.number_columns, drawn.numbers.T, holes[0].T, strict=True)
+    yield from zip(schema.category_columns, drawn.ids.T, holes[1].T, strict=True)
 
 
 def _merged(values: Values, fresh: Values, hole: NDArray[np.bool_]) -> Values:

@@ -73,7 +73,10 @@ def _wide_enough(text: Array, dtype: np.dtype[Any]) -> Array:
 class Frame(Protocol):
     """A table of one container, ready to be read column by column."""
 
-    container: str
+    @property
+    def container(self) -> str:
+        """Which kind of table it is."""
+
     names: list[Name]
     n_rows: int
 

@@ -28,8 +28,9 @@ class Rows(NamedTuple):
     numbers: Tensor
     ids: Tensor
 
-    def __getitem__(self, index: object) -> Rows:  # type: ignore[override]
-        return Rows(self.numbers[index], self.ids[index])  # type: ignore[index]
+    def take(self, index: Tensor | slice) -> Rows:
+        """Select rows."""
+        return Rows(self.numbers[index], self.ids[index])
 
     @property
     def n(self) -> int:
@@ -216,7 +217,7 @@ class Layout(nn.Module):
         return torch.cat([x[:, : self.n_numbers], *parts], 1)
 
     def distance(self, rows: Rows, expected: Rows) -> Tensor:
-        """Half the squared distance of each coordinate in `units`, shape (n, n_cells); 0 for what is no coordinate."""
+        """Half the squared distance in `units` of each coordinate, 0 for categories; shape (n, n_cells)."""
         gap = torch.nan_to_num(self.units(rows.numbers) - self.units(expected.numbers))
         return nn.functional.pad(gap**2 / 2, (0, self.n_categories))
 
@@ -234,7 +235,7 @@ class Layout(nn.Module):
         return out.index_add(1, self.column_of_cell, cells)
 
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
-        """Draw which cells are observed, shape (n, n_cells), bool: nothing for half the rows, else a random share.
+        """Draw which cells are observed, (n, n_cells) bool: none for half the rows, else a random share.
 
         Whole columns at a time; the shares are uniform, so that every size of subset is learned
         (VAEAC, Ivanov et al., ICLR 2019).

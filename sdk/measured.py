@@ -137,10 +137,10 @@ def _whole(encoded: NDArray[np.float64], origin: int, step: int, low: int, high:
     # Beyond that, products and sums modulo 2**64 are exact: what they stand for lies between low and high.
     down, up = np.uint64(max(-least, 0)), np.uint64(max(most, 0))
     steps = np.rint(np.clip(encoded, -_BELOW, _BELOW))
-    size = np.minimum(np.abs(steps).astype(np.uint64), np.where(steps < 0, down, up))
-    size = np.where(encoded >= float(most), up, np.where(encoded <= float(least), down, size))
-    wide = np.uint64(origin % 2**64) + np.where(steps < 0, np.uint64(0) - size, size) * np.uint64(step)
-    return wide if high >= 2**63 else wide.view(np.int64)
+    within = np.minimum(np.abs(steps).astype(np.uint64), np.where(steps < 0, down, up))
+    size = np.where(encoded >= float(most), up, np.where(encoded <= float(least), down, within))
+    total = np.uint64(origin % 2**64) + np.where(steps < 0, np.uint64(0) - size, size) * np.uint64(step)
+    return total if high >= 2**63 else total.view(np.int64)
 
 
 def _grid(data: Array, natural: Sequence[int] = (1,)) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ Weights are drawn from the generator that is handed in: torch's global one is ne
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def linear(n_in: int, n_out: int) -> nn.Linear:
     return nn.utils.skip_init(nn.Linear, n_in, n_out, device=torch.get_default_device())
 
 
-def initialise(module: nn.Module, generator: torch.Generator, *, zero: tuple[nn.Linear, ...] = ()) -> None:
+def initialise(module: nn.Module, generator: torch.Generator, *, zero: Sequence[nn.Linear] = ()) -> None:
     """Draw the weights of every linear layer (He et al. 2015, uniform); those in `zero` begin at zero."""
     with torch.no_grad():
         for layer in module.modules():
@@ -65,6 +66,11 @@ class ResidualMLP(nn.Module):
         self.blocks = nn.ModuleList(Residual(width, context, norm) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False) if norm else nn.Identity()
         self.leave = linear(width, n_out)
+
+    def modulators(self) -> list[nn.Linear]:
+        """The layers that begin at zero: the network then starts as zero, whatever the context."""
+        films = [layer for name, layer in self.named_modules() if name.endswith("film")]
+        return [self.leave, *(layer for layer in films if isinstance(layer, nn.Linear))]
 
     def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The last hidden layer, shape (n, width)."""

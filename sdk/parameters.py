@@ -68,7 +68,7 @@ _RULES = {
         lambda v: (
             v == "auto"
             if isinstance(v, str)
-            else isinstance(v, numbers.Real) and not isinstance(v, bool) and 0 < v <= 0.5
+            else isinstance(v, numbers.Real) and not isinstance(v, bool) and 0 < float(v) <= 0.5
         ),
         'lie in (0, 0.5] or be "auto"',
     ),

@@ -219,7 +219,7 @@ def _check_columns(schema: Schema) -> None:
 
 
 def _check_storage(name: object, storage: Mapping[str, Any]) -> None:
-    rules = {
+    rules: dict[str, Callable[[Any], bool]] = {
         "family": lambda v: v in _FAMILIES,
         "unit": lambda v: v in NANOSECONDS or v == "",
         # A dtype of a name with a large number in it, such as <U999999999, would take that much memory.
@@ -231,7 +231,8 @@ def _check_storage(name: object, storage: Mapping[str, Any]) -> None:
     }
     for key, value in storage.items():
         _require(
-            key == "labels" or rules[key](value), f"storage of column {name!r} has {key} {str(value)[:40]!r}"
+            key == "labels" or bool(rules[key](value)),
+            f"storage of column {name!r} has {key} {str(value)[:40]!r}",
         )
     if storage.get("labels") is not None:
         _check_storage(name, storage["labels"])

@@ -1,10 +1,10 @@
 """The numeric half of the table codec: plain arrays to a model's rows and back.
 
-A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth shape,
-whatever its tails. A value that holds a large share of its column (zeros, caps, each value of a discrete column) is an
-*atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and whatever lands in the interval
-decodes to exactly that value. Ranks forget distances, so the standard score is kept beside it, as `units` of the layout,
-and detectors measure in both.
+A number becomes its normal score, the standard normal quantile of its rank: every column has the same smooth
+shape, whatever its tails. A value that holds a large share of its column (zeros, caps, values of a discrete
+column) is an *atom*: it owns an interval of the score, is drawn anew inside it for every training batch, and
+whatever lands in the interval decodes to exactly that value. Ranks forget distances, so the standard score is
+kept beside it, as `units` of the layout, and detectors measure in both.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _knots(column: Floats, limit: int) -> _Knots:
 
 
 def _location_and_scale(column: Floats) -> tuple[float, float]:
-    """Mean and standard deviation without the outermost thousandth; of all values where that leaves no spread."""
+    """Mean and standard deviation without the outermost thousandth; of all where that has no spread."""
     for share in (0.001, 0.0):
         low, high = np.quantile(column, [share, 1 - share])
         inner = np.clip(column, low, high)
@@ -200,8 +200,8 @@ class TableCodec(nn.Module):
     """Plain arrays of a table to rows and back.
 
     Categories keep their most frequent levels; the rest share one pooled level, from which decoding draws by
-    their own frequencies. A column that had missing values has a level for them: its own if it is a category, and a category
-    of two levels beside it if it is a number.
+    their own frequencies. A column that had missing values has a level for them: its own if it is a category,
+    and a category of two levels beside it if it is a number.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ class TableCodec(nn.Module):
         return Rows(self.numbers.encode(numbers).float(), self._ids(numbers, ids))
 
     def novel(self, rows: Rows) -> Tensor:
-        """Cells that hold what training never held, shape (n, n_cells), bool: the model has no say in them."""
+        """Cells, (n, n_cells) bool, that hold what training never held: the model has no say in them."""
         missing = rows.numbers.isnan()
         missing[:, self.nullable] = False
         return torch.cat([missing, rows.ids < 0], 1)
@@ -272,8 +272,8 @@ class TableCodec(nn.Module):
     def given(self, numbers: Tensor, ids: Tensor, known: Tensor, complete: bool) -> Rows:
         """Encode rows of which a part is given.
 
-        `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is not known is
-        one never seen. With `complete`, numbers that are not known are known not to be missing.
+        `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is
+        not known is one never seen. With `complete`, numbers that are not known are known not to be missing.
         """
         z = self.numbers.encode(numbers).float().masked_fill(~known, torch.nan)
         flags = numbers[:, self.nullable].isnan().long()

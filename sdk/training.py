@@ -42,7 +42,8 @@ class Data(Protocol):
 class Trainable(Protocol):
     """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
 
-    betas: tuple[float, float]
+    @property
+    def betas(self) -> tuple[float, float]: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -312,7 +313,7 @@ class _Run:
 
     def _put(self, values: list[Tensor]) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(self.parameters, values)
+            torch._foreach_copy_(list[Tensor](self.parameters), values)
 
     def settle(self) -> None:
         """Leave the best weights in the model."""
@@ -320,7 +321,11 @@ class _Run:
         self.history.seconds = self.seconds
 
     def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        groups = {"weight": self.parameters, "average": self.average, "best": self.best}
+        groups: dict[str, Sequence[Tensor]] = {
+            "weight": self.parameters,
+            "average": self.average,
+            "best": self.best,
+        }
         tensors = {f"{group}.{i}": t for group, ts in groups.items() for i, t in enumerate(ts)}
         for k, optimizer in enumerate(self.optimizers):
             for i, p in enumerate(optimizer.param_groups[0]["params"]):

@@ -139,7 +139,7 @@ def label_array(family: str, labels: Sequence[Scalar]) -> Array:
         array[:] = labels
         return array
     dtype = {"float": np.float64, "boolean": np.bool_}.get(family, np.int64)
-    unsigned = dtype is np.int64 and max(labels, default=0) > np.iinfo(np.int64).max
+    unsigned = dtype is np.int64 and max((int(label) for label in labels), default=0) > np.iinfo(np.int64).max
     return np.array(labels, dtype=np.uint64 if unsigned else dtype)
 
 
@@ -527,8 +527,11 @@ def _floats_or_decimals(values: Values) -> list[Any]:
     if "ecimal" not in values.storage.native:
         return values.plain().tolist()
     scale = decimal_scale(values.storage.native)
-    write = (lambda x: Decimal(repr(x))) if scale is None else (lambda x: Decimal(f"{x:.{max(scale, 0)}f}"))
-    return [None if x != x else write(x) for x in values.plain().tolist()]
+    form = "r" if scale is None else f".{max(scale, 0)}f"
+    return [
+        None if x != x else Decimal(repr(x) if form == "r" else format(x, form))
+        for x in values.plain().tolist()
+    ]
 
 
 def decimal_scale(native: str) -> int | None:

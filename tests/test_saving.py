@@ -147,7 +147,7 @@ def one_content(people, tmp_path_factory):
     return archive.read(path, kind="model")
 
 
-DELETE = object()
+DELETE = "delete"
 HUGE = 10**9
 MANIFESTS = [
     ("family", "svm", "which this version does not know"),

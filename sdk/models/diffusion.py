@@ -9,6 +9,7 @@ one time t sets the noise of the coordinates, sigma(t), and the share of categor
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,18 @@ def time_of(sigma: Tensor) -> Tensor:
 
 
 class Diffusion(Family):
+    """A denoiser of coordinates that also names hidden categories.
+
+    Parameters
+    ----------
+    layout : Layout
+    width, depth : int
+    n_steps : int
+        Of the sampler.
+    generator : torch.Generator
+        Draws the first weights.
+    """
+
     def __init__(
         self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator
     ) -> None:
@@ -36,7 +49,7 @@ class Diffusion(Family):
         d = layout.n_numbers
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
         self.network = ResidualMLP(layout.width + d, layout.width, width, depth, context=64)
-        initialise(self, generator, zero=(self.network.leave, *(b.film for b in self.network.blocks)))
+        initialise(self, generator, zero=self.network.modulators())
 
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the clean row.
@@ -101,14 +114,14 @@ class Diffusion(Family):
 
         A category appears when t falls below its first uniform and is drawn with its second.
         """
-        layout, d = self.layout, self.layout.n_numbers
+        layout = self.layout
         when, what = uniforms.chunk(2, 1)
         sigmas = self.sigmas(self.n_steps, normals)
         fixed = ~given.numbers.isnan()
         observed = fixed.float()
         clean = torch.nan_to_num(given.numbers)
         z, ids = torch.where(fixed, clean, normals * sigmas[0]), given.ids
-        for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, after in pairwise(sigmas):
             expected, scores = self.denoise(layout.expand(Rows(z, ids)), sigma.expand(len(z), 1), observed)
             slope = (z - expected) / sigma
             t = time_of(after) if after > 0 else after
@@ -123,9 +136,10 @@ class Diffusion(Family):
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Denoising error at two noise levels, half the categories hidden at each; and the row expected.
 
-        The row is denoised as it is, without noise: for the exact denoiser of the blurred data the error is sigma times
-        the length of the score (equation 3 of EDM), and it is a function of the row alone. It is measured in normal
-        and in standard scores, in units of the noise; a category's is its surprise in nats given the rest.
+        The row is denoised as it is, without noise: for the exact denoiser of the blurred data the error is
+        sigma squared times the length of the score (equation 3 of EDM), a function of the row alone. It is
+        measured in normal and in standard scores, in units of the noise; a category's is its surprise in nats
+        given the rest.
         """
         layout, d = self.layout, self.layout.n_numbers
         known = layout.known(rows)

@@ -32,7 +32,7 @@ class Family(nn.Module, ABC):
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
-        """Yield each loss with the parameters that it moves; those are updated before the next is asked for."""
+        """Yield each loss with the parameters that it moves; those move before the next loss is asked for."""
 
     @property
     @abstractmethod
@@ -59,5 +59,5 @@ class Family(nn.Module, ABC):
         """
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """What early stopping watches, on rows held out; lower is better. The loss, unless it means nothing."""
+        """What early stopping watches on held-out rows, lower is better; the loss where that says enough."""
         return sum((loss for loss, _ in self.objectives(rows, generator)), torch.zeros(()))

@@ -1,8 +1,8 @@
 """Generative adversarial network over mixed rows, any part of which may be given.
 
 The loss is R3GAN's: a relativistic critic with zero-centred gradient penalties on real and on
-generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024, arXiv
-2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
+generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024,
+arXiv 2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
 van der Schaar, ICML 2018); the critic compares a real row with its completion.
 """
 
@@ -25,6 +25,20 @@ PROBES = 4  # fixed noises from which each is completed
 
 
 class GAN(Family):
+    """A generator that completes rows, and the critic that it is trained against.
+
+    Parameters
+    ----------
+    layout : Layout
+    latent_dim, width, depth : int
+    n_steps : int
+        In which `sample` reveals a row.
+    gamma : float
+        Weight of the gradient penalties.
+    generator : torch.Generator
+        Draws the first weights.
+    """
+
     betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
     probes: Tensor
 
@@ -88,17 +102,18 @@ class GAN(Family):
         yield loss, list(self.generator.parameters())
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """Energy distance between generated and held-out rows (Szekely and Rizzo 2013): a GAN's loss means nothing."""
+        """Energy distance of generated to held-out rows (Szekely and Rizzo 2013); the loss says nothing."""
         layout, n, device = self.layout, min(rows.n, 2048), rows.numbers.device
         normals, uniforms = self.noise_size
-        nothing = layout.hide(rows[:n], torch.ones(n, layout.n_cells, dtype=torch.bool, device=device))
+        few = rows.take(slice(n))
+        nothing = layout.hide(few, torch.ones(n, layout.n_cells, dtype=torch.bool, device=device))
         drawn = self.sample(
             torch.randn(n, normals, generator=generator, device=device),
             torch.rand(n, uniforms, generator=generator, device=device),
             nothing,
             torch.zeros(layout.width - layout.n_numbers, device=device),
         )
-        x, y = layout.expand(rows[:n]), layout.expand(drawn)
+        x, y = layout.expand(few), layout.expand(drawn)
         pairs = n * (n - 1)
         return (
             2 * torch.cdist(x, y).mean() - torch.cdist(x, x).sum() / pairs - torch.cdist(y, y).sum() / pairs
@@ -130,9 +145,8 @@ class GAN(Family):
         for group in range(GROUPS):
             hidden = (turn == group).expand(rows.n, -1)
             given = layout.hide(rows, hidden)
-            outs = [self.complete(z.expand(rows.n, -1), given) for z in self.probes]
-            expected = sum(out[:, :d] for out in outs) / len(outs)
-            scores = sum(out[:, d:] for out in outs) / len(outs)
+            outs = torch.stack([self.complete(z.expand(rows.n, -1), given) for z in self.probes]).mean(0)
+            expected, scores = outs[:, :d], outs[:, d:]
             gap = torch.nan_to_num(rows.numbers - expected) ** 2
             gap = gap + torch.nan_to_num(layout.units(rows.numbers) - layout.units(expected)) ** 2
             both = torch.cat([gap / 2, layout.category_nll(scores, rows.ids)], 1)

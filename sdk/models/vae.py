@@ -1,8 +1,8 @@
 """Variational autoencoder over mixed rows, any part of which may be given.
 
-Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014 (arXiv 1312.6114); the prior is conditioned on the observed
-part of the row as in Ivanov, Figurnov and Vetrov, "Variational autoencoder with arbitrary conditioning", ICLR 2019
-(arXiv 1806.02382). With nothing observed the bound is Kingma and Welling's.
+Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014 (arXiv 1312.6114); the prior is conditioned
+on the observed part of the row as in Ivanov, Figurnov and Vetrov, "Variational autoencoder with arbitrary
+conditioning", ICLR 2019 (arXiv 1806.02382). With nothing observed the bound is Kingma and Welling's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,20 @@ def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tens
 
 
 class VAE(Family):
+    """An encoder, a prior given the observed part, and a decoder.
+
+    Parameters
+    ----------
+    layout : Layout
+    latent_dim, width, depth : int
+    n_steps : int
+        In which `sample` reveals a row.
+    beta : float
+        Weight of the divergence.
+    generator : torch.Generator
+        Draws the first weights.
+    """
+
     def __init__(
         self,
         layout: Layout,
@@ -48,7 +62,7 @@ class VAE(Family):
         initialise(self, generator, zero=(self.prior.leave, self.encoder.leave))
 
     def _see(self, rows: Rows) -> Tensor:
-        """A row as the networks read it: hidden cells are zeros, and a flag tells a hidden coordinate from a zero."""
+        """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
         return torch.cat([self.layout.expand(rows), (~rows.numbers.isnan()).float()], 1)
 
     def _gaussian(self, network: ResidualMLP, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -106,7 +120,7 @@ class VAE(Family):
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
 
-        The bound sees ranks only; the distance, half the square in standard scores, sees how far out a value lies.
+        The bound sees ranks; the distance, half the square in standard scores, sees how far out a value is.
         """
         layout = self.layout
         nothing = layout.hide(rows, torch.ones_like(layout.known(rows)))
