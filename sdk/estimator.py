@@ -346,12 +346,6 @@ class Estimator(OutlierMixin, BaseEstimator):
             )
         asked = dict(given or {})
         seed = noise.seed_from(random_state)
-        if n == 0:
-            none = Table(
-                np.empty((0, len(self.schema_.number_columns))),
-                np.empty((0, len(self.schema_.category_columns)), np.int64),
-            )
-            return self._decode([none], seed=seed)
         table = self.schema_.condition(asked, n)
         known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
         known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)

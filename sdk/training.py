@@ -286,7 +286,9 @@ class _Run:
                 self.best = [a.clone() for a in self.average]
                 self.best_at = len(history.held_out)
             waited = len(history.held_out) - self.best_at
-            if self.schedule.patience is not None and waited >= self.schedule.patience:
+            patience = self.schedule.patience
+            # While the rate warms up there is little to gain yet.
+            if patience is not None and waited >= patience and self.step > 2 * WARM_UP:
                 history.ended = f"early at step {self.step} of {self.n_steps}: no gain on held-out rows"
         else:
             self.best = self.average

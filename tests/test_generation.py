@@ -300,3 +300,14 @@ def test_imputation_knows_the_rest_of_the_row():
 def test_a_number_of_draws_that_is_none_is_refused(model, people, n):
     with pytest.raises(ValueError, match=f"n_draws must be a whole number of at least 1, got {n}"):
         model.impute(people, n_draws=n)
+
+
+@pytest.mark.parametrize("family", [la.VAE, la.GAN, la.Diffusion])
+def test_no_rows_are_a_table_too_and_conditions_on_them_are_checked(family) -> None:
+    frame = pd.DataFrame({"a": np.arange(210) % 7 + 0.5, "b": list("xyz") * 70})
+    model = family(max_steps=5, width=16, random_state=0).fit(frame)
+    none = model.generate(0, given={"b": "x"})
+    assert len(none) == 0
+    assert none.dtypes.equals(frame.dtypes)
+    with pytest.raises(la.ConditionError, match="'c' is not a column"):
+        model.generate(0, given={"c": 1})
