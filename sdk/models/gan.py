@@ -71,7 +71,7 @@ class GAN(Family):
         return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
 
     def _penalty(self, x: Tensor, observed: Tensor) -> Tensor:
-        """Mean squared length of the critic's gradient (R1 on real rows, R2 on generated)."""
+        """Mean squared length of the critic's gradient, half of R1 + R2 with real and generated rows in x."""
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self.judge(x, observed).sum(), x, create_graph=True)
         return slope.square().sum(1).mean()
@@ -91,10 +91,11 @@ class GAN(Family):
         fake = layout.activate(self.complete(z, given), chance, TEMPERATURE)
         fake = torch.where(layout.spread(observed), real, fake)
 
-        few = slice(0, max(n // PENALTY_SHARE, 1))
-        penalty = self._penalty(real[few], observed[few]) + self._penalty(fake[few], observed[few])
-        contest = softplus(self.judge(fake.detach(), observed) - self.judge(real, observed)).mean()
-        yield contest + self.gamma / 2 * penalty, list(self.critic.parameters())
+        few = max(n // PENALTY_SHARE, 1)
+        penalty = self._penalty(torch.cat([real[:few], fake[:few]]), observed[:few].repeat(2, 1))
+        on_real, on_fake = self.judge(torch.cat([real, fake.detach()]), observed.repeat(2, 1)).chunk(2)
+        contest = softplus(on_fake - on_real).mean()
+        yield contest + self.gamma * penalty, list(self.critic.parameters())
 
         with torch.no_grad():
             on_real = self.judge(real, observed)
