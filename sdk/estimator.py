@@ -493,7 +493,8 @@ class Estimator(OutlierMixin, BaseEstimator):
 
 def _batch_size(n: int, layout: Layout) -> int:
     """Rows a step, fewer where a row is thousands of features wide."""
-    return int(np.clip(BATCH_FEATURES // layout.width, 32, 512 if n >= LARGE else 256))
+    most = 512 if n >= LARGE else int(np.clip(n // 8, 128, 256))
+    return int(np.clip(BATCH_FEATURES // layout.width, 32, most))
 
 
 def device_named(name: str) -> torch.device:

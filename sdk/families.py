@@ -49,7 +49,7 @@ class VAE(Estimator):
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
-        512 from 10,000 rows on, else 256.
+        By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
@@ -180,7 +180,7 @@ class GAN(Estimator):
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
-        512 from 10,000 rows on, else 256.
+        By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
     early_stopping : bool
         Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off:
@@ -311,7 +311,7 @@ class Diffusion(Estimator):
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
-        512 from 10,000 rows on, else 256.
+        By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
