@@ -32,6 +32,7 @@ from lookalike.preprocessing import Numbers, TableCodec
 from lookalike.schema import Schema, Table
 from lookalike.streaming import parts
 from lookalike.training import Callback, Schedule, seeded, train
+from lookalike.verbs import Completer, Scorer
 
 FALSE_ALARM_RATE = 0.05  # of contamination="auto"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
@@ -249,9 +250,7 @@ class Estimator(OutlierMixin, BaseEstimator):
         for table in self._tables(X):
             for cells, expected in self._energies(table):
                 shares.append(layout.sum_by_column(cells).numpy())
-                # What shares the pooled level is told by the most frequent of it.
-                uniforms = torch.full((expected.n, len(self.codec_.counts)), 1e-6)
-                tables.append(Table(*self.codec_.decode(expected, uniforms)))
+                tables.append(_table(*self._scorer.expected(expected)))
         schema = self.schema_
         shown = [column.name for column in schema.columns if not isinstance(column, Ignored)]
         return Explanation(
@@ -281,19 +280,19 @@ class Estimator(OutlierMixin, BaseEstimator):
 
     def _energies(self, table: Table) -> Iterator[tuple[Tensor, Rows]]:
         """Energy of each cell, float64, and the rows expected, in chunks of one size."""
-        device = next(self.model_.parameters()).device
-        # What training never held gets the surprise of a new kind of row, by the rule of succession.
-        new = math.log(self.n_train_ + 1)
-        chunk = self._chunk()
+        scorer, chunk = self._scorer, self._chunk()
         for start in range(0, len(table), chunk):
             part = table.rows(slice(start, start + chunk))
             n = len(part)
-            rows = _padded(self.codec_(*_tensors(part)), chunk)
             with torch.inference_mode():
-                energy, expected = self.model_.energy(rows.to(device))
-            cells = energy.cpu().double().masked_fill(self.codec_.novel(rows), new)[:n]
+                cells, expected = scorer.energies(*_padded(part, chunk))
+            cells = cells[:n]
             self._check_finite(cells, start)
-            yield cells, expected.to("cpu").take(slice(n))
+            yield cells, expected.take(slice(n))
+
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.codec_, self.model_, self.n_train_)
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
@@ -353,7 +352,7 @@ class Estimator(OutlierMixin, BaseEstimator):
             np.broadcast_to(known_numbers, table.numbers.shape),
             np.broadcast_to(known_ids, table.ids.shape),
         )
-        return self._decode([self._complete(table, *known, seed, barred=False)], seed=seed)
+        return self._decode([self._complete(table, *known, seed, impute=False)], seed=seed)
 
     def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
         """Fill in missing values by draws given the rest of the row.
@@ -383,7 +382,7 @@ class Estimator(OutlierMixin, BaseEstimator):
         for k in range(n_draws):
             drawn = Table(table.numbers.copy(), table.ids.copy())
             if len(rows):
-                new = self._complete(table.rows(rows), *known, (seed + k) % 2**64, barred=True)
+                new = self._complete(table.rows(rows), *known, (seed + k) % 2**64, impute=True)
                 drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
             draws.append(fill(X, self.schema_, drawn, holes))
         return draws[0] if n_draws == 1 else draws
@@ -394,42 +393,23 @@ class Estimator(OutlierMixin, BaseEstimator):
         known_numbers: NDArray[np.bool_],
         known_ids: NDArray[np.bool_],
         seed: int,
-        barred: bool,
+        impute: bool,
     ) -> Table:
-        """Draw what is not known, row i with row i of the noise. `barred`: nothing is left missing."""
-        codec, layout, n, chunk = self.codec_, self.codec_.layout, len(table), self._chunk()
-        device = next(self.model_.parameters()).device
-        n_normals, n_uniforms = self.model_.noise_size
-        bar = (
-            codec.bar_missing().to(device)
-            if barred
-            else torch.zeros(layout.width - layout.n_numbers, device=device)
-        )
-        numbers, ids = table.numbers.copy(), table.ids.copy()
-        unseen = np.array([len(c) for c in codec.counts], dtype=np.int64)
-        safe = np.where(known_ids, ids, unseen)  # an unseen level is unknown to the model
-        with torch.inference_mode():
-            for start in range(0, n, chunk):
-                stop = min(start + chunk, n)
-                part = slice(start, stop)
-                given = codec.given(
-                    *_tensors(Table(numbers[part], safe[part])),
-                    torch.from_numpy(known_numbers[part].copy()),
-                    barred,
+        """Draw what is not known, row i with row i of the noise. `impute`: nothing is left missing."""
+        completer, n, chunk = Completer(self.codec_, self.model_, impute), len(table), self._chunk()
+        numbers, ids = np.empty_like(table.numbers), np.empty_like(table.ids)
+        for start in range(0, n, chunk):
+            part = slice(start, min(start + chunk, n))
+            known = Table(known_numbers[part], known_ids[part])
+            drawn_from = noise.rows(seed, start, chunk, *completer.noise_size)
+            with torch.inference_mode():
+                drawn = completer(
+                    *_padded(table.rows(part), chunk),
+                    *_padded(known, chunk),
+                    *map(torch.from_numpy, drawn_from),
                 )
-                normals, uniforms = noise.rows(seed, start, chunk, n_normals, n_uniforms + len(codec.counts))
-                drawn = self.model_.sample(
-                    torch.from_numpy(normals).to(device),
-                    torch.from_numpy(uniforms[:, :n_uniforms]).to(device),
-                    _padded(given, chunk).to(device),
-                    bar,
-                )
-                new = codec.decode(
-                    drawn.to("cpu").take(slice(stop - start)),
-                    torch.from_numpy(uniforms[: stop - start, n_uniforms:]),
-                )
-                numbers[part] = np.where(known_numbers[part], numbers[part], new[0])
-                ids[part] = np.where(known_ids[part], ids[part], new[1])
+            new = _table(*drawn).rows(slice(part.stop - start))
+            numbers[part], ids[part] = new.numbers, new.ids
         return Table(numbers, ids)
 
     def _decode(self, tables: list[Table], seed: int = 0) -> Any:
@@ -536,7 +516,11 @@ def _tensors(table: Table) -> tuple[Tensor, Tensor]:
     return torch.tensor(table.numbers), torch.tensor(table.ids)
 
 
-def _padded(rows: Rows, size: int) -> Rows:
+def _table(numbers: Tensor, ids: Tensor) -> Table:
+    return Table(numbers.numpy(), ids.numpy())
+
+
+def _padded(table: Table, size: int) -> tuple[Tensor, Tensor]:
     """Repeat the last row up to `size` rows."""
-    index = torch.arange(size).clamp(max=rows.n - 1)
-    return rows.take(index)
+    index = np.minimum(np.arange(size), len(table) - 1)
+    return _tensors(table.rows(index))

@@ -36,6 +36,16 @@ class Rows(NamedTuple):
     def n(self) -> int:
         return self.numbers.shape[0]
 
+    @property
+    def present(self) -> Tensor:
+        """Which coordinates there are, shape (n, n_numbers), bool."""
+        return ~self.numbers.isnan()
+
+    @property
+    def clean(self) -> Tensor:
+        """The coordinates, 0 where there is none: what becomes of NaN in onnxruntime's Clip is undefined."""
+        return self.numbers.masked_fill(self.numbers.isnan(), 0.0)
+
     def to(self, device: torch.device | str) -> Rows:
         return Rows(self.numbers.to(device), self.ids.to(device))
 
@@ -157,13 +167,11 @@ class Layout(nn.Module):
 
     def expand(self, rows: Rows) -> Tensor:
         """Write rows as one vector each, shape (n, width); what is unknown is 0."""
-        return torch.cat(
-            [torch.nan_to_num(rows.numbers), *(block.one_hot(rows.ids) for block in self._blocks)], 1
-        )
+        return torch.cat([rows.clean, *(block.one_hot(rows.ids) for block in self._blocks)], 1)
 
     def known(self, rows: Rows) -> Tensor:
         """Which cells hold something, shape (n, n_cells), bool."""
-        return torch.cat([~rows.numbers.isnan(), rows.ids >= 0], 1)
+        return torch.cat([rows.present, rows.ids >= 0], 1)
 
     def hide(self, rows: Rows, cells: Tensor) -> Rows:
         """Make the given cells, (n, n_cells) bool, unknown."""
@@ -218,8 +226,8 @@ class Layout(nn.Module):
 
     def distance(self, rows: Rows, expected: Rows) -> Tensor:
         """Half the squared distance in `units` of each coordinate, 0 for categories; shape (n, n_cells)."""
-        gap = torch.nan_to_num(self.units(rows.numbers) - self.units(expected.numbers))
-        return nn.functional.pad(gap**2 / 2, (0, self.n_categories))
+        gap = self.units(rows.clean) - self.units(expected.numbers)
+        return nn.functional.pad(gap**2 / 2 * rows.present, (0, self.n_categories))
 
     def bar(self, levels: Sequence[int]) -> Tensor:
         """Scores, shape (width - n_numbers,), that rule out one level of each category; -1 rules out none."""

@@ -27,7 +27,7 @@ from lookalike.levelled import Levelled
 from lookalike.measured import Measured
 from lookalike.models.family import Family
 from lookalike.parameters import RANGES, check_parameters
-from lookalike.preprocessing import Numbers, TableCodec
+from lookalike.preprocessing import TABLES, Numbers, TableCodec
 from lookalike.schema import Schema
 from lookalike.training import History
 from lookalike.values import NANOSECONDS
@@ -176,13 +176,14 @@ def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCode
     )
     shape = arrays["value"].shape
     _require(len(shape) == 2 and shape[0] == d and shape[1] >= 2, f"its tables of numbers have shape {shape}")
-    numbers_ = Numbers(*shape)
-    _check_tensors(arrays, numbers_.state_dict(), "table of numbers")
-    numbers_.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
+    shapes = dict(zip(TABLES, (shape, shape, shape, shape[:1], shape[:1]), strict=True))
+    wanted = {name: torch.empty(size, dtype=torch.float64, device="meta") for name, size in shapes.items()}
+    _check_tensors(arrays, wanted, "table of numbers")
     low, high = arrays["low"], arrays["high"]
     ascending = all((np.diff(arrays[name], axis=1) >= 0).all() for name in ("value", "low", "high"))
     within = (low > 0).all() and (low <= high).all() and (high < 1).all() and (arrays["scale"] > 0).all()
     _require(ascending and within, "its tables of numbers are no distribution functions")
+    numbers_ = Numbers(*(torch.from_numpy(arrays[name].copy()) for name in TABLES))
     return TableCodec.from_dict(numbers_, data)
 
 

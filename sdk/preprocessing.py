@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 MAX_KNOTS = 512
 ATOM_SHARE = 0.01  # of the column's rows
+TABLES = ("value", "low", "high", "location", "scale")
 LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm: 1e300 stays in float32, and in order
 
 
@@ -40,7 +41,8 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     left = right - 1
     x0, x1 = knots.gather(1, left), knots.gather(1, right)
     y0, y1 = values.gather(1, left), values.gather(1, right)
-    share = ((query - x0) / (x1 - x0).clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1)
+    width = x1 - x0
+    share = ((query - x0) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
     return (y0 + share * (y1 - y0)).T
 
 
@@ -105,59 +107,74 @@ class Units(nn.Module):
 
 
 class Numbers(nn.Module):
-    """Every numeric column's map to its normal score and back."""
+    """Every numeric column's map to its normal score and back.
+
+    Parameters
+    ----------
+    value, low, high : Tensor of shape (columns, knots), float64
+        Values, and the distribution function below and at each.
+    location, scale : Tensor of shape (columns,), float64
+        Of the standard scores.
+    """
 
     value: Tensor
     low: Tensor
     high: Tensor
     location: Tensor
     scale: Tensor
+    most: Tensor
+    middle: Tensor
+    edges: Tensor
+    at_edges: Tensor
 
-    def __init__(self, n_columns: int, n_knots: int) -> None:
+    def __init__(self, value: Tensor, low: Tensor, high: Tensor, location: Tensor, scale: Tensor) -> None:
         super().__init__()
-        table = torch.zeros(n_columns, n_knots, dtype=torch.float64)
-        for name in ("value", "low", "high"):
-            self.register_buffer(name, table.clone())
-        for name in ("location", "scale"):
-            self.register_buffer(name, torch.zeros(n_columns, dtype=torch.float64))
+        for name, table in zip(TABLES, (value, low, high, location, scale), strict=True):
+            self.register_buffer(name, table)
+        edges = torch.special.ndtri(torch.stack([low, high], 2).flatten(1))
+        # A tensor, for exporters hold plain numbers as float32.
+        self.register_buffer(
+            "most", torch.tensor(torch.finfo(torch.float64).max / 2, dtype=torch.float64), persistent=False
+        )
+        self.register_buffer("middle", torch.special.ndtri((low + high) / 2), persistent=False)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("at_edges", value.repeat_interleave(2, 1), persistent=False)
 
     @classmethod
     def fit(cls, numbers: Floats) -> Numbers:
         """Learn from an array of shape (n, columns); NaN is missing, every column has a value."""
         limit = int(np.clip(2**21 // max(numbers.shape[1], 1), 32, MAX_KNOTS))
         present = [column[~np.isnan(column)] for column in numbers.T]
-        tables = [_knots(column, limit) for column in present]
-        maps = cls(len(tables), max([2, *(len(table.value) for table in tables)]))
-        for i, (column, table) in enumerate(zip(present, tables, strict=True)):
-            # Short tables repeat their last knot.
-            for name, entries in table._asdict().items():
-                row = getattr(maps, name)[i]
-                row[: len(entries)] = torch.from_numpy(entries)
-                row[len(entries) :] = float(entries[-1])
-            maps.location[i], maps.scale[i] = _location_and_scale(column)
-        return maps
+        knots = [_knots(column, limit) for column in present]
+        width = max([2, *(len(table.value) for table in knots)])
+        # Short tables repeat their last knot.
+        tables = [
+            np.array([np.pad(rows, (0, width - len(rows)), mode="edge") for rows in column])
+            for column in (list(zip(*knots, strict=True)) or [()] * 3)
+        ]
+        spread = [_location_and_scale(column) for column in present]
+        location, scale = np.array(spread, np.float64).reshape(-1, 2).T
+        shaped = [table.reshape(-1, width) for table in tables]
+        return cls(*map(torch.tensor, (*shaped, location, scale)))
 
     def standard(self, x: Tensor) -> Tensor:
         """Standard scores, far ones squashed."""
         # Divided first: the difference of two values near the largest float would overflow.
         # The quotient overflows where a value is far beyond a tiny spread; clamp lets NaN through.
-        most = torch.finfo(x.dtype).max / 2
-        return squash((x / self.scale).clamp(-most, most) - self.location / self.scale)
-
-    def middle(self) -> Tensor:
-        """The normal score of each knot, shape (columns, k)."""
-        return torch.special.ndtri((self.low + self.high) / 2)
+        return squash((x / self.scale).clamp(-self.most, self.most) - self.location / self.scale)
 
     def units(self) -> Units:
         """The map from normal to standard scores, in float32."""
-        return Units(self.middle().float(), self.standard(self.value.T).T.float().contiguous())
+        return Units(self.middle.float(), self.standard(self.value.T).T.float().contiguous())
 
     def encode(self, x: Tensor) -> Tensor:
-        """Normal scores; beyond the values seen they go on as the standard scores do."""
+        """Normal scores; beyond the values seen they go on as the standard scores do. NaN stays NaN."""
+        hole = x.isnan()
+        x = x.masked_fill(hole, 0.0)
         unit = self.standard(x)
         ends = self.standard(self.value[:, [0, -1]].T)
         beyond = (unit - ends[0]).clamp(max=0) + (unit - ends[1]).clamp(min=0)
-        return interpolate(x, self.value, self.middle()) + beyond
+        return (interpolate(x, self.value, self.middle) + beyond).masked_fill(hole, torch.nan)
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution function below and at each value: equal unless the value is an atom."""
@@ -169,9 +186,8 @@ class Numbers(nn.Module):
         )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Values of normal scores, never outside the values seen."""
-        edges = torch.stack([self.low, self.high], 2).flatten(1)
-        return interpolate(torch.special.ndtr(z), edges, self.value.repeat_interleave(2, 1))
+        """Values of normal scores, never outside the values seen; the inverse of `encode` between them."""
+        return interpolate(z, self.edges, self.at_edges)
 
 
 class TrainingRows(nn.Module):
@@ -220,6 +236,7 @@ class TableCodec(nn.Module):
 
     network_level: Tensor
     offset: Tensor
+    flag_of_number: Tensor
 
     def __init__(
         self,
@@ -252,6 +269,9 @@ class TableCodec(nn.Module):
         flat = [level for t in tables for level in t]
         self.register_buffer("network_level", torch.tensor(flat, dtype=torch.long), persistent=False)
         self.register_buffer("offset", torch.tensor(start, dtype=torch.long), persistent=False)
+        flag_of = torch.full((d,), len(self.nullable))
+        flag_of[self.nullable] = torch.arange(len(self.nullable))
+        self.register_buffer("flag_of_number", flag_of, persistent=False)
         owners = [*columns, *(columns[i] for i in self.nullable)]
         self.layout = Layout(d, [*sizes, *(2 for _ in self.nullable)], owners, numbers.units())
 
@@ -305,24 +325,25 @@ class TableCodec(nn.Module):
         low, high = self.numbers.interval(numbers)
         return TrainingRows(low.float(), high.float(), self._ids(numbers, ids).int())
 
-    def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Floats, NDArray[np.int64]]:
+    def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers (n, d) float64 and levels (n, c) int64, levels of the whole column again.
 
         `uniforms` of shape (n, c) in (0, 1) choose among the levels that share the pooled one.
         """
         c = len(self.counts)
-        numbers = self.numbers.decode(rows.numbers.double())
-        missing = rows.ids[:, c:] == 1
-        numbers[:, self.nullable] = numbers[:, self.nullable].masked_fill(missing, torch.nan)
-        ids = rows.ids[:, :c].cpu().numpy().copy()
-        u = uniforms.double().cpu().numpy()
+        flags = nn.functional.pad(rows.ids[:, c:] == 1, (0, 1))  # the last says of other numbers: not missing
+        missing = flags[:, self.flag_of_number]
+        numbers = self.numbers.decode(rows.numbers.double()).masked_fill(missing, torch.nan)
+        columns = []
         for i, (counts, kept) in enumerate(zip(self.counts, self.kept, strict=True)):
-            column = ids[:, i]
-            absent = (column == self.missing_level[i]) & (self.missing_level[i] >= 0)
-            rare = counts[kept:]
-            if rare.sum():
-                pooled = (column == kept) & ~absent
-                cumulative = np.cumsum(rare) / rare.sum()
-                column[pooled] = kept + np.searchsorted(cumulative, u[pooled, i]).clip(max=len(rare) - 1)
-            column[absent] = len(counts) + 1
-        return numbers.cpu().numpy(), ids
+            level = rows.ids[:, i]
+            rare = counts[kept:].cumsum()
+            if len(rare) and rare[-1]:
+                cumulative = torch.from_numpy(rare / rare[-1]).to(uniforms.device)
+                u = uniforms[:, i].double().contiguous()
+                drawn = kept + torch.searchsorted(cumulative, u).clamp(max=len(rare) - 1)
+                level = torch.where(level == kept, drawn, level)
+            if self.missing_level[i] >= 0:
+                level = torch.where(rows.ids[:, i] == self.missing_level[i], len(counts) + 1, level)
+            columns.append(level)
+        return numbers, torch.stack(columns, 1) if columns else rows.ids[:, :0]

@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 DATA = {"errors", "noise", "calibration", "series", "frames", "schema", *COLUMNS}
-MODELS = {"layout", "networks", "preprocessing", "models"}
+MODELS = {"layout", "networks", "preprocessing", "models", "verbs"}
 FITTING = {
     "parameters",
     "streaming",
@@ -69,6 +69,7 @@ PLACES = {
     "preprocessing": Place({"errors", "layout"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
     "models": Place({"errors", "noise", "layout", "networks", "preprocessing"}, TORCH),
+    "verbs": Place(MODELS - {"verbs"}, TORCH),
     "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
     # Both
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),

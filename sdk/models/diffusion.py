@@ -8,6 +8,7 @@ one time t sets the noise of the coordinates, sigma(t), and the share of categor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -23,9 +24,9 @@ SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0  # coordinates have unit spread: 10 
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
 
 
-def time_of(sigma: Tensor) -> Tensor:
-    """Share of the training noise below `sigma`: the time t in (0, 1) at which it is reached."""
-    return torch.special.ndtr((sigma.log() - P_MEAN) / P_STD)
+def time_of(sigma: float) -> float:
+    """Share of the training noise below `sigma`: the time t in [0, 1) at which it is reached."""
+    return math.erfc((P_MEAN - math.log(sigma)) / (P_STD * math.sqrt(2))) / 2 if sigma else 0.0
 
 
 class Diffusion(Family):
@@ -41,12 +42,17 @@ class Diffusion(Family):
         Draws the first weights.
     """
 
+    schedule: Tensor
+
     def __init__(
         self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.layout, self.n_steps = layout, n_steps
         d = layout.n_numbers
+        sigmas = self.sigmas(n_steps)
+        steps = [(now, after, time_of(after)) for now, after in pairwise(sigmas)]
+        self.register_buffer("schedule", torch.tensor(steps), persistent=False)
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
         self.network = ResidualMLP(layout.width + d, layout.width, width, depth, context=64)
         initialise(self, generator, zero=self.network.modulators())
@@ -58,7 +64,7 @@ class Diffusion(Family):
         ----------
         x : Tensor of shape (n, width)
             Noisy coordinates (clean where observed) and indicators (zeros where hidden).
-        sigma : Tensor of shape (n, 1)
+        sigma : Tensor of shape (n, 1) or (1, 1)
         observed : Tensor of shape (n, n_numbers), float
             1 where a coordinate is given without noise.
 
@@ -109,29 +115,30 @@ class Diffusion(Family):
     def noise_size(self) -> tuple[int, int]:
         return self.layout.n_numbers, 2 * self.layout.n_categories
 
-    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
+    def begin(self, normals: Tensor, given: Rows) -> Rows:
+        return Rows(torch.where(given.present, given.clean, normals * self.schedule[0, 0]), given.ids)
+
+    def step(
+        self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
+    ) -> Rows:
         """Solve the probability-flow ODE with Heun's method (Algorithm 1 of EDM) while the categories appear.
 
         A category appears when t falls below its first uniform and is drawn with its second.
         """
         layout = self.layout
         when, what = uniforms.chunk(2, 1)
-        sigmas = self.sigmas(self.n_steps, normals)
-        fixed = ~given.numbers.isnan()
-        observed = fixed.float()
-        clean = torch.nan_to_num(given.numbers)
-        z, ids = torch.where(fixed, clean, normals * sigmas[0]), given.ids
-        for sigma, after in pairwise(sigmas):
-            expected, scores = self.denoise(layout.expand(Rows(z, ids)), sigma.expand(len(z), 1), observed)
-            slope = (z - expected) / sigma
-            t = time_of(after) if after > 0 else after
-            ids = torch.where((ids < 0) & (when >= t), layout.draw(scores + barred, what), ids)
-            step = z + (after - sigma) * slope
-            if after > 0:
-                expected, _ = self.denoise(layout.expand(Rows(step, ids)), after.expand(len(z), 1), observed)
-                step = z + (after - sigma) * (slope + (step - expected) / after) / 2
-            z = torch.where(fixed, clean, step)
-        return Rows(z, ids)
+        sigma, after, time = self.schedule.index_select(0, k.reshape(1)).split(1, 1)
+        observed = given.present.float()
+        z, ids = rows
+        expected, scores = self.denoise(layout.expand(rows), sigma, observed)
+        slope = (z - expected) / sigma
+        ids = torch.where((ids < 0) & (when >= time), layout.draw(scores + barred, what), ids)
+        euler = z + (after - sigma) * slope
+        # The last step, to 0, is Euler's: there is no slope at 0.
+        ahead = after.clamp(min=SIGMA_MIN)
+        expected, _ = self.denoise(layout.expand(Rows(euler, ids)), ahead, observed)
+        heun = z + (after - sigma) * (slope + (euler - expected) / ahead) / 2
+        return Rows(torch.where(given.present, given.clean, torch.where(after > 0, heun, euler)), ids)
 
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Denoising error at two noise levels, half the categories hidden at each; and the row expected.
@@ -143,15 +150,14 @@ class Diffusion(Family):
         """
         layout, d = self.layout, self.layout.n_numbers
         known = layout.known(rows)
-        clean = torch.nan_to_num(rows.numbers)
+        clean, unit = rows.clean, layout.units(rows.clean)
         noisy = torch.zeros_like(clean)
         turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
         errors, surprise, expected, levels = noisy, [], noisy, rows.ids
         for i, level in enumerate(SCORE_LEVELS):
             shown = layout.expand(Rows(rows.numbers, rows.ids.masked_fill(turn == i, -1)))
-            sigma = torch.full_like(known[:, :1], level, dtype=clean.dtype)
-            estimate, scores = self.denoise(shown, sigma, noisy)
-            gap = (estimate - clean) ** 2 + (layout.units(estimate) - layout.units(clean)) ** 2
+            estimate, scores = self.denoise(shown, clean.new_full((1, 1), level), noisy)
+            gap = (estimate - clean) ** 2 + (layout.units(estimate) - unit) ** 2
             errors = errors + gap / (2 * len(SCORE_LEVELS) * level**2)
             expected = expected + estimate / len(SCORE_LEVELS)
             surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
@@ -160,8 +166,7 @@ class Diffusion(Family):
         return cells, Rows(expected, levels)
 
     @staticmethod
-    def sigmas(n_steps: int, like: Tensor) -> Tensor:
+    def sigmas(n_steps: int) -> list[float]:
         """Noise levels from sigma_max to 0, equation 5 of EDM."""
-        ramp = torch.linspace(0, 1, n_steps, device=like.device)
         low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
-        return torch.cat([(high + ramp * (low - high)) ** RHO, ramp.new_zeros(1)])
+        return [(high + i / max(n_steps - 1, 1) * (low - high)) ** RHO for i in range(n_steps)] + [0.0]

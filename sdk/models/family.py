@@ -23,9 +23,12 @@ class Family(nn.Module, ABC):
         Adam's decay rates that suit the loss.
     noise_size : tuple of int
         Normal and uniform numbers that `sample` takes a row.
+    n_steps : int
+        Of `sample`.
     """
 
     layout: Layout
+    n_steps: int
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
     @abstractmethod
@@ -38,7 +41,6 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def noise_size(self) -> tuple[int, int]: ...
 
-    @abstractmethod
     def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
         """Fill in what is unknown in `given`, as a deterministic function of the noise.
 
@@ -49,6 +51,23 @@ class Family(nn.Module, ABC):
             NaN and -1 where unknown.
         barred : Tensor of shape (layout.width - layout.n_numbers,), float32
             Added to the scores of levels: -1e9 for one that must not be drawn, else 0.
+        """
+        rows = self.begin(normals, given)
+        for k in torch.arange(self.n_steps, device=normals.device):
+            rows = self.step(k, rows, normals, uniforms, given, barred)
+        return rows
+
+    def begin(self, normals: Tensor, given: Rows) -> Rows:
+        """Where sampling starts."""
+        return given
+
+    @abstractmethod
+    def step(
+        self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
+    ) -> Rows:
+        """Take step `k`, an int64 scalar; the other parameters are those of `sample`.
+
+        All steps are one computation, so that exporters need to trace but one.
         """
 
     @abstractmethod

@@ -60,11 +60,11 @@ class GAN(Family):
         self.critic = ResidualMLP(layout.width + layout.n_cells, 1, width, depth, norm=False)
         initialise(self, generator)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
-        self.register_buffer("probes", torch.cat([probes, -probes])[:, None])
+        self.register_buffer("probes", torch.cat([probes, -probes]))
 
     def complete(self, z: Tensor, given: Rows) -> Tensor:
         """Coordinates and scores of levels, shape (n, width), from noise and the observed part."""
-        seen = torch.cat([self.layout.expand(given), (~given.numbers.isnan()).float()], 1)
+        seen = torch.cat([self.layout.expand(given), given.present.float()], 1)
         return self.generator(torch.cat([z, seen], 1))
 
     def judge(self, x: Tensor, observed: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class GAN(Family):
         given = layout.hide(rows, ~observed)
         # Where a row has no number any will do, as long as real and generated rows agree.
         fill = torch.randn(n, d, generator=generator, device=device)
-        real = layout.expand(Rows(torch.where(rows.numbers.isnan(), fill, rows.numbers), rows.ids))
+        real = layout.expand(Rows(torch.where(rows.present, rows.numbers, fill), rows.ids))
         z = torch.randn(n, self.latent_dim, generator=generator, device=device)
         chance = torch.rand(n, layout.width - d, generator=generator, device=device).clamp(1e-6, 1 - 1e-6)
         fake = layout.activate(self.complete(z, given), chance, TEMPERATURE)
@@ -124,15 +124,16 @@ class GAN(Family):
     def noise_size(self) -> tuple[int, int]:
         return self.n_steps * self.latent_dim, self.layout.n_columns + self.layout.n_categories
 
-    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
-        """Reveal the row in `n_steps` steps, each a completion of what the earlier ones revealed."""
+    def step(
+        self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
+    ) -> Rows:
+        """Reveal a part of the row: a completion of what the earlier steps revealed."""
         layout, d = self.layout, self.layout.n_numbers
         when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
-        for step, z in enumerate(normals.chunk(self.n_steps, 1), 1):
-            out = self.complete(z, given)
-            drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
-            given = layout.reveal(given, drawn, when <= step / self.n_steps)
-        return given
+        noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
+        out = self.complete(noise.index_select(1, k.reshape(1))[:, 0], rows)
+        drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
+        return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
 
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """How far each part of the row is from its completion given the rest, and the completions.
@@ -141,17 +142,17 @@ class GAN(Family):
         """
         layout, d = self.layout, self.layout.n_numbers
         turn = layout.column_of_cell % GROUPS
-        cells = torch.zeros(rows.numbers.shape[0], layout.n_cells, device=rows.numbers.device)
+        z = self.probes[:, None].expand(-1, rows.n, -1).flatten(0, 1)
         numbers, levels = torch.zeros_like(rows.numbers), rows.ids
+        surprise = torch.zeros_like(rows.ids, dtype=rows.numbers.dtype)
         for group in range(GROUPS):
             hidden = (turn == group).expand(rows.n, -1)
             given = layout.hide(rows, hidden)
-            outs = torch.stack([self.complete(z.expand(rows.n, -1), given) for z in self.probes]).mean(0)
-            expected, scores = outs[:, :d], outs[:, d:]
-            gap = torch.nan_to_num(rows.numbers - expected) ** 2
-            gap = gap + torch.nan_to_num(layout.units(rows.numbers) - layout.units(expected)) ** 2
-            both = torch.cat([gap / 2, layout.category_nll(scores, rows.ids)], 1)
-            cells = torch.where(hidden, both, cells)
-            numbers = torch.where(hidden[:, :d], expected, numbers)
-            levels = torch.where(hidden[:, d:], layout.mode(scores), levels)
-        return cells, Rows(numbers, levels)
+            outs = self.complete(z, Rows(given.numbers.repeat(PROBES, 1), given.ids.repeat(PROBES, 1)))
+            outs = outs.unflatten(0, (PROBES, rows.n)).mean(0)
+            numbers = torch.where(hidden[:, :d], outs[:, :d], numbers)
+            levels = torch.where(hidden[:, d:], layout.mode(outs[:, d:]), levels)
+            surprise = torch.where(hidden[:, d:], layout.category_nll(outs[:, d:], rows.ids), surprise)
+        clean = rows.clean
+        gap = (clean - numbers) ** 2 + (layout.units(clean) - layout.units(numbers)) ** 2
+        return torch.cat([gap / 2 * rows.present, surprise], 1), Rows(numbers, levels)

@@ -63,7 +63,7 @@ class VAE(Family):
 
     def _see(self, rows: Rows) -> Tensor:
         """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
-        return torch.cat([self.layout.expand(rows), (~rows.numbers.isnan()).float()], 1)
+        return torch.cat([self.layout.expand(rows), rows.present.float()], 1)
 
     def _gaussian(self, network: ResidualMLP, rows: Rows) -> tuple[Tensor, Tensor]:
         mu, logvar = network(self._see(rows)).chunk(2, 1)
@@ -80,9 +80,8 @@ class VAE(Family):
     def _nll(self, z: Tensor, rows: Rows, given: Rows) -> Tensor:
         """Surprise of each cell in nats, shape (n, n_cells); 0 where there is none."""
         mean, logvar, scores = self.decode(z, given)
-        error = torch.nan_to_num(rows.numbers - mean)
-        gaussian = 0.5 * (error**2 / logvar.exp() + logvar + math.log(2 * math.pi))
-        return torch.cat([gaussian * ~rows.numbers.isnan(), self.layout.category_nll(scores, rows.ids)], 1)
+        gaussian = 0.5 * ((rows.clean - mean) ** 2 / logvar.exp() + logvar + math.log(2 * math.pi))
+        return torch.cat([gaussian * rows.present, self.layout.category_nll(scores, rows.ids)], 1)
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
@@ -103,19 +102,19 @@ class VAE(Family):
         d, c = self.layout.n_numbers, self.layout.n_categories
         return self.n_steps * self.latent_dim + d, self.layout.n_columns + c
 
-    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor) -> Rows:
-        """Reveal the row in `n_steps` steps, each an ancestral draw given what the earlier ones revealed."""
+    def step(
+        self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
+    ) -> Rows:
+        """Reveal a part of the row: an ancestral draw given what the earlier steps revealed."""
         layout = self.layout
         when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
-        latent = normals[:, layout.n_numbers :].chunk(self.n_steps, 1)
-        for step, noise in enumerate(latent, 1):
-            mu, logvar = self._gaussian(self.prior, given)
-            mean, spread, scores = self.decode(mu + noise * (logvar / 2).exp(), given)
-            drawn = Rows(
-                mean + (spread / 2).exp() * normals[:, : layout.n_numbers], layout.draw(scores + barred, what)
-            )
-            given = layout.reveal(given, drawn, when <= step / self.n_steps)
-        return given
+        noise = normals[:, layout.n_numbers :].unflatten(1, (self.n_steps, self.latent_dim))
+        mu, logvar = self._gaussian(self.prior, rows)
+        z = mu + noise.index_select(1, k.reshape(1))[:, 0] * (logvar / 2).exp()
+        mean, spread, scores = self.decode(z, rows)
+        numbers = mean + (spread / 2).exp() * normals[:, : layout.n_numbers]
+        drawn = Rows(numbers, layout.draw(scores + barred, what))
+        return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
 
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.

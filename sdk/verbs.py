@@ -1,0 +1,123 @@
+"""What a fitted model does with the arrays of a table: score them, complete them.
+
+Estimators run these modules and exporters trace them, so what is exported is what was fitted.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lookalike.layout import Rows
+from lookalike.models.family import Family
+from lookalike.preprocessing import TableCodec
+
+_FIRST = 1e-6  # the uniform that draws the most frequent of the levels that share the pooled one
+
+
+class Verb(nn.Module):
+    """A codec and a model, which may be on a device of its own: float64 stays on the CPU."""
+
+    def __init__(self, codec: TableCodec, model: Family) -> None:
+        super().__init__()
+        self.codec, self.model = codec, model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+class Scorer(Verb):
+    """How odd each cell is, and what was expected in its place.
+
+    Parameters
+    ----------
+    codec : TableCodec
+    model : Family
+    n_train : int
+        Rows the model was trained on.
+    """
+
+    surprise_of_new: Tensor
+
+    def __init__(self, codec: TableCodec, model: Family, n_train: int) -> None:
+        super().__init__(codec, model)
+        # What training never held gets the surprise of a new kind of row, by the rule of succession.
+        surprise = torch.tensor(math.log(n_train + 1), dtype=torch.float64)
+        self.register_buffer("surprise_of_new", surprise, persistent=False)
+
+    def energies(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Rows]:
+        """Energy of each cell, (n, n_cells) float64, and the rows expected."""
+        rows = self.codec(numbers, ids)
+        energy, expected = self.model.energy(rows.to(self.device))
+        cells = torch.where(self.codec.novel(rows), self.surprise_of_new, energy.cpu().double())
+        return cells, expected.to("cpu")
+
+    def expected(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Decode expected rows; what shares the pooled level is told by the most frequent of it."""
+        return self.codec.decode(
+            rows, torch.full_like(rows.ids[:, : len(self.codec.counts)], _FIRST, dtype=torch.float32)
+        )
+
+    def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score, each column's share of the energy, numbers and levels expected."""
+        cells, rows = self.energies(numbers, ids)
+        return -cells.sum(1), self.codec.layout.sum_by_column(cells), *self.expected(rows)
+
+
+class Completer(Verb):
+    """Rows of which a part is known, the rest drawn as a function of the noise.
+
+    Parameters
+    ----------
+    codec : TableCodec
+    model : Family
+    impute : bool
+        Nothing that is drawn is missing.
+    """
+
+    bar: Tensor
+    unseen: Tensor
+
+    def __init__(self, codec: TableCodec, model: Family, impute: bool) -> None:
+        super().__init__(codec, model)
+        self.impute = impute
+        layout = codec.layout
+        bar = codec.bar_missing() if impute else torch.zeros(layout.width - layout.n_numbers)
+        self.register_buffer("bar", bar, persistent=False)
+        unseen = torch.tensor([len(c) for c in codec.counts], dtype=torch.long)
+        self.register_buffer("unseen", unseen, persistent=False)
+
+    @property
+    def noise_size(self) -> tuple[int, int]:
+        """Normal and uniform numbers a row."""
+        normals, uniforms = self.model.noise_size
+        return normals, uniforms + len(self.codec.counts)
+
+    def forward(
+        self,
+        numbers: Tensor,
+        ids: Tensor,
+        known_numbers: Tensor,
+        known_ids: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Complete rows; what is known stays as it is.
+
+        Parameters
+        ----------
+        numbers, ids : Tensor of shape (n, n_numbers) float64 and (n, n_categories) int64
+        known_numbers, known_ids : Tensor of the same shapes, bool
+        normals, uniforms : Tensor of shape (n, noise_size[0]) and (n, noise_size[1]), float32
+        """
+        device, own = self.device, self.model.noise_size[1]
+        levels = torch.where(known_ids, ids, self.unseen)  # an unseen level is unknown to the model
+        given = self.codec.given(numbers, levels, known_numbers, self.impute)
+        drawn = self.model.sample(
+            normals.to(device), uniforms[:, :own].to(device), given.to(device), self.bar.to(device)
+        )
+        new_numbers, new_ids = self.codec.decode(drawn.to("cpu"), uniforms[:, own:])
+        return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)
