@@ -125,10 +125,13 @@ AGREE = 0.9  # of two categories of two levels
 
 
 def agreement(x, sigma, observed):
-    """Exact scores of each given the other, if it is shown."""
+    """Exact scores of each given the other, if it is shown; what is itself shown is certain."""
     tables = torch.tensor([[AGREE, 1 - AGREE], [1 - AGREE, AGREE]])
     first, second = x[:, :2], x[:, 2:]
-    scores = [torch.where(o.sum(1, keepdim=True) > 0, o @ tables, 0.5).log() for o in (second, first)]
+    scores = [
+        torch.where(other.any(1, keepdim=True), other @ tables, 0.5).log() + 50 * own
+        for own, other in ((first, second), (second, first))
+    ]
     return x[:, :0], torch.cat(scores, 1)
 
 
