@@ -151,6 +151,20 @@ def test_hidden_categories_appear_one_after_the_other_with_their_joint_probabili
         assert (ids.double().mean(0) - 0.5).abs().max() < 0.01
 
 
+def test_as_in_training_a_category_is_hidden_at_a_noise_level_if_its_uniform_is_below_that_time():
+    layout, seen = Layout(1, [2, 2], range(3)), []
+    model, n = build(Diffusion, layout, n_steps=9), 500
+    denoise = model.denoise
+    model.denoise = lambda x, sigma, observed: seen.append((x, sigma)) or denoise(x, sigma, observed)
+    uniforms = 0.99 * torch.rand(n, 4, generator=seeded())
+    given = Rows(torch.full((n, 1), torch.nan), torch.full((n, 2), -1))
+    model.sample(torch.randn(n, 1, generator=seeded()), uniforms, given, nothing_barred(layout))
+    assert len(seen) == 2 * 9 - 1
+    for x, sigma in seen:
+        shown = x[:, 1:].unflatten(1, (2, 2)).any(-1)
+        assert torch.equal(shown, uniforms[:, :2] >= time_of(sigma))
+
+
 def test_the_energy_of_a_category_is_its_surprise_given_the_other():
     model = build(Diffusion, Layout(0, [2, 2], [0, 1]))
     model.denoise = agreement
