@@ -41,9 +41,11 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     left = right - 1
     x0, x1 = knots.gather(1, left), knots.gather(1, right)
     y0, y1 = values.gather(1, left), values.gather(1, right)
-    width = x1 - x0
-    share = ((query - x0) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
-    return (y0 + share * (y1 - y0)).T
+    # Halved, the difference of two of the largest floats is finite; numbers of usual size keep their bits.
+    gap = x1 / 2 - x0 / 2
+    share = ((query / 2 - x0 / 2) / torch.where(gap > 0, gap, 1.0)).clamp(0, 1).masked_fill(query >= x1, 1.0)
+    half_step = share * (y1 / 2 - y0 / 2)
+    return (y0 + half_step + half_step).T
 
 
 def squash(z: Tensor) -> Tensor:
@@ -80,6 +82,9 @@ def _knots(column: Floats, limit: int) -> _Knots:
 
 def _location_and_scale(column: Floats) -> tuple[float, float]:
     """Mean and standard deviation without the outermost thousandth; of all where that has no spread."""
+    if np.abs(column).max() > np.finfo(float).max / 2:  # differences would overflow
+        location, scale = _location_and_scale(column / 2)
+        return 2 * location, 2 * scale
     for share in (0.001, 0.0):
         low, high = np.quantile(column, [share, 1 - share])
         inner = np.clip(column, low, high)
