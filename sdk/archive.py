@@ -181,8 +181,8 @@ def read(
         If one bit of the file is not as it was written, or it is foreign, too large or of another version or
         kind.
     """
-    name, data = _load(source, max_bytes)
-    _check_digest(name, data, sha256)
+    name, data = load_bytes(source, max_bytes)
+    check_sha256(name, data, sha256)
     _check_seal(name, data)
     body = memoryview(data)[:-_SEAL_SIZE]
     payload, position = _next_member(name, body, 0, _MANIFEST, _LOCAL.unpack_from(body)[8])
@@ -240,8 +240,8 @@ def _next_member(name: str, body: memoryview, start: int, member: str, size: int
 # -- the file ----------------------------------------------------------------------------------------------
 
 
-def _load(source: str | os.PathLike[str] | bytes, max_bytes: int) -> tuple[str, bytes]:
-    """Return the source's name for messages, and its bytes."""
+def load_bytes(source: str | os.PathLike[str] | bytes, max_bytes: int) -> tuple[str, bytes]:
+    """Return the source's name for messages, and its bytes, no more of them than allowed."""
     if isinstance(source, bytes):
         name, size, data = "The file", len(source), source
     else:
@@ -261,7 +261,8 @@ def _load(source: str | os.PathLike[str] | bytes, max_bytes: int) -> tuple[str, 
     return name, data
 
 
-def _check_digest(name: str, data: bytes, sha256: str | None) -> None:
+def check_sha256(name: str, data: bytes, sha256: str | None) -> None:
+    """Refuse data that do not have the digest asked for, if one was."""
     if sha256 is None:
         return
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -342,7 +343,7 @@ def _pack_manifest(kind: str, content: Mapping[str, Any], members: Mapping[str, 
     }
     payload = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     try:  # what is written must be readable, so the limits hold here too
-        again = _parse_json(payload)
+        again = parse_json(payload)
     except ValueError as error:
         raise ValueError(f"The manifest {error}.") from None
     if again != header:
@@ -353,7 +354,7 @@ def _pack_manifest(kind: str, content: Mapping[str, Any], members: Mapping[str, 
 def _header(name: str, payload: memoryview) -> dict[str, Any]:
     """Parse a manifest whose format this version reads."""
     try:
-        header = _parse_json(bytes(payload[: _MAX_MANIFEST + 1]))
+        header = parse_json(bytes(payload[: _MAX_MANIFEST + 1]))
     except ValueError as error:
         _refuse(name, f"its manifest {error}")
     if not isinstance(header, dict) or type(header.get("format")) is not int:
@@ -367,7 +368,7 @@ def _header(name: str, payload: memoryview) -> dict[str, Any]:
     return header
 
 
-def _parse_json(payload: bytes) -> Any:
+def parse_json(payload: bytes) -> Any:
     """Parse JSON without what parsers disagree on, or what takes far more memory than its length."""
     if len(payload) > _MAX_MANIFEST:
         raise ValueError(f"has more than {_MAX_MANIFEST:,} bytes")

@@ -27,6 +27,7 @@ class Place(NamedTuple):
 
 
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
+EXPORTED = {"protobuf", "onnxgraph", "onnxfile"}
 DATA = {"errors", "noise", "calibration", "series", "frames", "schema", *COLUMNS}
 MODELS = {"layout", "networks", "preprocessing", "models", "verbs"}
 FITTING = {
@@ -48,6 +49,10 @@ PLACES = {
     "noise": Place({"errors"}, NUMPY),
     "calibration": Place({"errors"}, NUMPY),
     "archive": Place({"errors", "_version"}, NUMPY | {"safetensors"}),
+    # Exported files, without onnx
+    "protobuf": Place(set(), set()),
+    "onnxgraph": Place({"protobuf"}, NUMPY),
+    "onnxfile": Place({"errors", "archive", *EXPORTED}, NUMPY),
     # Tables, without torch
     "values": Place({"errors"}, NUMPY),
     "series": Place({"errors", "values"}, FRAMES),
@@ -62,7 +67,7 @@ PLACES = {
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "parameters": Place({"errors"}, set()),
     "runtime": Place(
-        DATA | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
+        DATA | EXPORTED | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
     ),
     # Models, without tables
     "layout": Place({"errors"}, TORCH),
@@ -76,7 +81,7 @@ PLACES = {
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
-    "exporters": Place(DATA | MODELS | FITTING | FACES | {"runtime"}, TRAIN),
+    "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
     "plotting": Place({"errors"}, FRAMES),
     "cli": Place(DATA | FITTING | FACES | {"evaluation", "runtime", "exporters"}, set()),
