@@ -111,7 +111,7 @@ def _steps(data: Array, origin: int, step: int) -> NDArray[np.float64]:
     if not len(data):
         return np.zeros(0)
     low, high = int(data.min()), int(data.max())
-    if max(abs(low - origin), abs(high - origin)) >= 2**64:
+    if max(abs(low - origin), abs(high - origin), step) >= 2**64:
         return (data.astype(np.float64) - float(origin)) / step
     # Differences modulo 2**64 are exact, also where int64 would overflow.
     above = data >= origin
@@ -361,12 +361,20 @@ class _Clocked(Measured):
         data = np.where(values.missing, data[values.missing.argmin()], data) if values.any_missing else data
         if theirs < mine:
             factor = mine // theirs
-            whole, rest = np.divmod(data, factor)
-            return _steps(whole, self.origin, self.step) + rest / (factor * self.step)
+            return _steps(data, self.origin * factor, self.step * factor)
         factor = theirs // mine
-        if max(abs(int(data.min())), abs(int(data.max()))) >= 2**63 // factor:
-            return (data.astype(np.float64) * factor - self.origin) / self.step  # would overflow int64
-        return _steps(data * factor, self.origin, self.step)
+        near = _within(data, factor)
+        steps = _steps(near * factor, self.origin, self.step)
+        far = near != data
+        if far.any():  # times the factor, these would overflow int64
+            steps = np.where(far, (data.astype(np.float64) * factor - self.origin) / self.step, steps)
+        return steps
+
+
+def _within(data: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
+    """The nearest numbers that times the factor are within int64."""
+    room = (2**63 - 1) // factor
+    return np.clip(data, -room, room)
 
 
 @dataclass(frozen=True, repr=False)
