@@ -211,8 +211,7 @@ class Schema:
         SchemaError
             If a column is missing, unknown or of another type than in fit, or holds what no row may hold.
         """
-        frame = open_frame(data)
-        position = self._match(frame, owner)
+        frame, position = self.open(data, owner=owner)
         if self._plain is not None:
             matrix = frame.matrix([position[name] for name in self.names])
             table = None if matrix is None else self._plain.encode(matrix, allow_missing)
@@ -225,6 +224,17 @@ class Schema:
         for k, levelled in enumerate(self.category_columns):
             ids[:, k] = levelled.encode(frame.column(position[levelled.name]), allow_missing)
         return Table(numbers, ids)
+
+    def open(self, data: object, *, owner: str = "the schema") -> tuple[Frame, dict[Name, int]]:
+        """Open a table to be read by column, and find in it each column of fit.
+
+        Raises
+        ------
+        SchemaError
+            As `encode`, but for what the cells hold.
+        """
+        frame = open_frame(data)
+        return frame, self._match(frame, owner)
 
     def _match(self, frame: Frame, owner: str) -> dict[Name, int]:
         """Where in the frame each fitted column is."""
@@ -243,7 +253,7 @@ class Schema:
                 warnings.warn(
                     f"columns had {had} in fit and have {has} now: they are taken by position.",
                     LookalikeWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             return {name: i for i, name in enumerate(self.names)}
         extra = [name for name in frame.names if name not in self._by_name]
