@@ -158,6 +158,10 @@ class Encoded(Column):
 
     def feed(self, values: Values, allow_missing: bool = False) -> Array:
         """Turn values into the tensor of `port`, or refuse them as `encode` does."""
+        return self.tensor(self.encode(values, allow_missing))
+
+    def tensor(self, encoded: Array) -> Array:
+        """Turn numbers of `part` into the tensor of `port`, where they say all that it does."""
         raise NotImplementedError
 
     def condition(self, values: Values) -> Array:

@@ -6,19 +6,24 @@ Each modelled column has an input and, where rows are generated, an output of on
 tensor     column
 =========  =========================================================================================
 float64    a number; levels that are floats. NaN is missing
-int64      whole numbers too large for a float, and times, as counts since 1970 or of a unit; levels
-           that are whole numbers, truth values or times. One number, as a rule the least, is missing
-uint64     as int64, of a column that goes beyond it
+int64      whole numbers too large for a float; times, as counts of a unit; levels that are whole
+           numbers, truth values or times. One number, as a rule the least, is missing
+uint64     as int64, where the column is of that type or goes beyond int64
 string     levels that are text. One text that is no level, the empty one where it can be, is missing
 =========  =========================================================================================
 
-A value that is no level is unseen; `feed` puts another in its place that is none either. A level that UTF-8
-cannot hold goes by an escaped name.
+A value that is no level is unseen; `feed` puts another in its place that is none either. What int64 has no
+room for ends at its limits, and what lies between two ticks of a unit at the one before.
+
+A level that UTF-8 cannot hold, such as half of a surrogate pair, goes by an escaped name. onnxruntime's
+Python binding cuts NULs off the end of a text that it gives back.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from lookalike.columns import Encoded
 from lookalike.schema import Schema
@@ -109,6 +114,11 @@ def feed(
     """
     frame, position = schema.open(data, owner=owner)
     names = input_names(schema)
+    table = schema.encode_at_once(frame, position, allow_missing)
+    if table is not None:
+        encoded = [*np.ascontiguousarray(table.numbers.T), *table.ids.T]
+        columns = zip(_modelled(schema), encoded, strict=True)
+        return {names[column.name]: column.tensor(cells) for column, cells in columns}
     return {
         names[column.name]: column.feed(frame.column(position[column.name]), allow_missing)
         for column in _modelled(schema)

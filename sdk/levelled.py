@@ -102,8 +102,8 @@ class Levelled(Encoded):
         dtype = self.vocabulary.dtype
         return Port("string" if dtype.kind == "O" else dtype.name, missing, self.storage.unit)
 
-    def feed(self, values: Values, allow_missing: bool = False) -> Array:
-        return self.vocabulary[self.encode(values, allow_missing)]
+    def tensor(self, encoded: NDArray[np.int64]) -> Array:
+        return self.vocabulary[encoded]
 
     def condition(self, values: Values) -> NDArray[np.int64]:
         """Encode a condition, which must be a level of fit."""

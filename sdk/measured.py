@@ -88,10 +88,10 @@ class Measured(Encoded):
         return self.origin, self.step, math.ceil(self.low), math.floor(self.high)
 
     def feed(self, values: Values, allow_missing: bool = False) -> Array:
-        encoded, port = self.encode(values, allow_missing), self.port
+        port = self.port
         if port.type == "float64":
-            return np.ascontiguousarray(encoded)
-        dtype = np.dtype(port.type)
+            return super().feed(values, allow_missing)
+        encoded, dtype = self.encode(values, allow_missing), np.dtype(port.type)
         missing = np.array(port.missing, dtype)
         if not len(values.present):
             return np.full(len(values), missing)
@@ -99,6 +99,9 @@ class Measured(Encoded):
         # What is there must not look missing.
         beside = missing + dtype.type(1) if port.missing == np.iinfo(dtype).min else missing - dtype.type(1)
         return np.where(values.missing, missing, np.where(whole == missing, beside, whole))
+
+    def tensor(self, encoded: NDArray[np.float64]) -> Array:
+        return np.ascontiguousarray(encoded)
 
     def _ticks(self, values: Values, encoded: NDArray[np.float64]) -> Array:
         """Values as the whole numbers of `port`, the nearest it has room for."""

@@ -212,11 +212,9 @@ class Schema:
             If a column is missing, unknown or of another type than in fit, or holds what no row may hold.
         """
         frame, position = self.open(data, owner=owner)
-        if self._plain is not None:
-            matrix = frame.matrix([position[name] for name in self.names])
-            table = None if matrix is None else self._plain.encode(matrix, allow_missing)
-            if table is not None:
-                return table
+        table = self.encode_at_once(frame, position, allow_missing)
+        if table is not None:
+            return table
         numbers = np.empty((frame.n_rows, len(self.number_columns)))
         ids = np.empty((frame.n_rows, len(self.category_columns)), dtype=np.int64)
         for k, measured in enumerate(self.number_columns):
@@ -224,6 +222,15 @@ class Schema:
         for k, levelled in enumerate(self.category_columns):
             ids[:, k] = levelled.encode(frame.column(position[levelled.name]), allow_missing)
         return Table(numbers, ids)
+
+    def encode_at_once(
+        self, frame: Frame, position: Mapping[Name, int], allow_missing: bool = False
+    ) -> Table | None:
+        """As `encode`, for a matrix of plain numbers; None where columns have to be read one by one."""
+        if self._plain is None:
+            return None
+        matrix = frame.matrix([position[name] for name in self.names])
+        return None if matrix is None else self._plain.encode(matrix, allow_missing)
 
     def open(self, data: object, *, owner: str = "the schema") -> tuple[Frame, dict[Name, int]]:
         """Open a table to be read by column, and find in it each column of fit.

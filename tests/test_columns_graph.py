@@ -80,7 +80,9 @@ def wild(schema, seed, n=24):
         numbers[:3, k] = rng.permutation([1e300, -np.inf, np.nan if column.may_be_missing else 0.5])
     ids = np.empty((n, len(schema.category_columns)), dtype=np.int64)
     for k, column in enumerate(schema.category_columns):
-        ids[:, k] = rng.integers(-2, len(column.levels) + 4, n)
+        # Whole numbers of numpy know no missing ones: they would come back as floats.
+        beyond = 3 if column.may_be_missing or column.storage.family != "integer" else 0
+        ids[:, k] = rng.integers(-beyond, len(column.levels) + beyond, n)
     return Table(numbers, ids)
 
 
@@ -373,6 +375,13 @@ def test_decoded_floats_are_those_of_their_width(native):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"cents": rng.integers(0, 999, 40) / 100, "any": rng.normal(size=40)}).astype(native)
     schema = Schema.fit(frame)
+    assert_tail_is_decode(schema, wild(schema, 0))
+
+
+def test_decimals_come_in_digits_of_their_type():
+    cells = [Decimal(i * i).scaleb(-8) for i in range(12_345, 12_400)]
+    schema = Schema.fit(pa.table({"x": pa.array(cells, pa.decimal128(20, 8))}))
+    assert schema.number_columns[0].decimals is None
     assert_tail_is_decode(schema, wild(schema, 0))
 
 
