@@ -61,6 +61,15 @@ _CONVERT = {
 }
 
 
+@dataclass(frozen=True)
+class Port:
+    """How a column enters a graph of tensors and leaves it: as one tensor with one value a row."""
+
+    type: str  # float64, int64, string; uint64 where int64 has no room
+    missing: float | int | str  # the value that says so
+    unit: str = ""  # of times
+
+
 @dataclass(frozen=True, repr=False)
 class Column:
     """What all kinds share. `name`, `storage` and `missing` (a share) are learned."""
@@ -140,6 +149,19 @@ class Encoded(Column):
 
     def decode(self, encoded: Array) -> Values:
         """Turn numbers of `part` back into values."""
+        raise NotImplementedError
+
+    @property
+    def port(self) -> Port:
+        """What the column is to a graph of tensors."""
+        raise NotImplementedError
+
+    def feed(self, values: Values, allow_missing: bool = False) -> Array:
+        """Turn values into the tensor of `port`, or refuse them as `encode` does."""
+        return self.tensor(self.encode(values, allow_missing))
+
+    def tensor(self, encoded: Array) -> Array:
+        """Turn numbers of `part` into the tensor of `port`, where they say all that it does."""
         raise NotImplementedError
 
     def condition(self, values: Values) -> Array:

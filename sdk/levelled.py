@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -10,10 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import FAMILY_WORDS, Encoded, as_condition
+from lookalike.columns import FAMILY_WORDS, Encoded, Port, as_condition
 from lookalike.errors import ConditionError, SchemaError, did_you_mean
 from lookalike.measured import refuse_infinity
-from lookalike.values import NANOSECONDS, Scalar, Storage, Values, label_array, shorten, values_of
+from lookalike.values import NANOSECONDS, Array, Scalar, Storage, Values, label_array, shorten, values_of
 
 _FEW_LEVELS = 10  # a column of whole numbers in a frame with at most so many values is a category
 _ROWS_PER_LEVEL = 5
@@ -90,6 +91,20 @@ class Levelled(Encoded):
         labels = label_array(self.storage.family, self.levels)
         return Values(self.name, self.storage, np.where(missing, 0, ids), missing, labels)
 
+    @cached_property
+    def vocabulary(self) -> Array:
+        """What stands for each id in a graph of tensors: the levels, a value that is none, the missing."""
+        return _VOCABULARIES.get(self.storage.family, _whole_numbers)(self.levels)
+
+    @property
+    def port(self) -> Port:
+        missing = self.vocabulary[-1:].tolist()[0]
+        dtype = self.vocabulary.dtype
+        return Port("string" if dtype.kind == "O" else dtype.name, missing, self.storage.unit)
+
+    def tensor(self, encoded: NDArray[np.int64]) -> Array:
+        return self.vocabulary[encoded]
+
     def condition(self, values: Values) -> NDArray[np.int64]:
         """Encode a condition, which must be a level of fit."""
         ids = as_condition(self, values)
@@ -113,6 +128,48 @@ class Levelled(Encoded):
         return (
             f"{len(self.levels)} levels" + (f": {shown}" if shown else "") + ", ..." * (len(self.levels) > 3)
         )
+
+
+def _texts(levels: Sequence[Scalar]) -> Array:
+    taken = set(levels)
+
+    def free(text: str) -> str:
+        while text in taken:
+            text += "'"
+        taken.add(text)
+        return text
+
+    def passable(level: str) -> str:
+        """A level itself; what UTF-8 has no bytes for, such as half of a surrogate pair, is escaped."""
+        written = level.encode("utf-8", "backslashreplace").decode()
+        return level if level == written else free(written)
+
+    array = np.empty(len(levels) + 2, dtype=object)
+    array[:-2] = [passable(str(level)) for level in levels]
+    array[-2:] = free("<unseen>"), free("" if "" not in taken else "<missing>")
+    return array
+
+
+def _floats(levels: Sequence[Scalar]) -> Array:
+    taken = set(levels)
+    unseen = next(x for x in itertools.count(0.0) if x not in taken)
+    return np.array([*levels, unseen, np.nan], dtype=np.float64)
+
+
+def _whole_numbers(levels: Sequence[Scalar]) -> Array:
+    """The first whole numbers from the least on that are no level are missing and unseen."""
+    array = label_array("integer", levels)
+    taken = set(levels)
+    free = (x for x in itertools.count(int(np.iinfo(array.dtype).min)) if x not in taken)
+    missing, unseen = next(free), next(free)
+    return np.append(array, np.array([unseen, missing], dtype=array.dtype))
+
+
+_VOCABULARIES: dict[str, Callable[[Sequence[Scalar]], Array]] = {
+    "text": _texts,
+    "float": _floats,
+    "nothing": _floats,
+}
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,12 +6,13 @@ import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import Encoded, as_condition
+from lookalike.columns import Encoded, Port, as_condition
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.values import NANOSECONDS, Array, Storage, Values, values_of
 
@@ -81,6 +82,31 @@ class Measured(Encoded):
     def _on_grid(self, encoded: NDArray[np.float64]) -> Array:
         return _whole(encoded, self.origin, self.step, math.ceil(self.low), math.floor(self.high))
 
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """Origin, step, minimum and maximum in the whole numbers of `port`."""
+        return self.origin, self.step, math.ceil(self.low), math.floor(self.high)
+
+    def feed(self, values: Values, allow_missing: bool = False) -> Array:
+        port = self.port
+        if port.type == "float64":
+            return super().feed(values, allow_missing)
+        encoded, dtype = self.encode(values, allow_missing), np.dtype(port.type)
+        missing = np.array(port.missing, dtype)
+        if not len(values.present):
+            return np.full(len(values), missing)
+        whole = self._ticks(values, encoded).astype(dtype, copy=False)
+        # What is there must not look missing.
+        beside = missing + dtype.type(1) if port.missing == np.iinfo(dtype).min else missing - dtype.type(1)
+        return np.where(values.missing, missing, np.where(whole == missing, beside, whole))
+
+    def tensor(self, encoded: NDArray[np.float64]) -> Array:
+        return np.ascontiguousarray(encoded)
+
+    def _ticks(self, values: Values, encoded: NDArray[np.float64]) -> Array:
+        """Values as the whole numbers of `port`, the nearest it has room for."""
+        raise NotImplementedError
+
     def condition(self, values: Values) -> NDArray[np.float64]:
         """Encode a condition, which must lie in the range of fit and on its grid."""
         encoded = as_condition(self, values)
@@ -111,7 +137,7 @@ def _steps(data: Array, origin: int, step: int) -> NDArray[np.float64]:
     if not len(data):
         return np.zeros(0)
     low, high = int(data.min()), int(data.max())
-    if max(abs(low - origin), abs(high - origin)) >= 2**64:
+    if max(abs(low - origin), abs(high - origin), step) >= 2**64:
         return (data.astype(np.float64) - float(origin)) / step
     # Differences modulo 2**64 are exact, also where int64 would overflow.
     above = data >= origin
@@ -275,6 +301,24 @@ class Number(Measured):
                 data = np.clip(_rounded(data, self.decimals), self.low, self.high)
         return _FROM_NUMBERS.get(self.storage.family, _unchanged)(data, self.decimals)
 
+    @cached_property
+    def port(self) -> Port:
+        if self.is_plain:
+            return Port("float64", math.nan)
+        unsigned = self.low >= 0 and self.storage.native.lower().endswith(("uint64", "u8"))
+        ends = np.iinfo(np.uint64 if unsigned or self.high >= 2**63 else np.int64)
+        # The end that is far from fit, where one more or less is lost in a float64.
+        return Port(ends.dtype.name, ends.min if self.origin - ends.min > 2**62 else ends.max)
+
+    def _ticks(self, values: Values, encoded: NDArray[np.float64]) -> Array:
+        data, ends = values.plain(), np.iinfo(self.port.type)
+        if data.dtype.kind == "f":
+            steps = np.where(values.missing, 0.0, encoded) * self.step
+            return _whole(steps, self.origin, 1, ends.min, ends.max)
+        if data.dtype == ends.dtype:
+            return data
+        return np.maximum(data, 0) if data.dtype == np.int64 else np.minimum(data, 2**63 - 1)
+
     def condition(self, values: Values) -> NDArray[np.float64]:
         encoded = super().condition(values)
         return encoded if self.integral else encoded.astype(precision_of(self.storage)).astype(np.float64)
@@ -361,12 +405,43 @@ class _Clocked(Measured):
         data = np.where(values.missing, data[values.missing.argmin()], data) if values.any_missing else data
         if theirs < mine:
             factor = mine // theirs
-            whole, rest = np.divmod(data, factor)
-            return _steps(whole, self.origin, self.step) + rest / (factor * self.step)
+            return _steps(data, self.origin * factor, self.step * factor)
         factor = theirs // mine
-        if max(abs(int(data.min())), abs(int(data.max()))) >= 2**63 // factor:
-            return (data.astype(np.float64) * factor - self.origin) / self.step  # would overflow int64
-        return _steps(data * factor, self.origin, self.step)
+        near = _within(data, factor)
+        steps = _steps(near * factor, self.origin, self.step)
+        far = near != data
+        if far.any():  # times the factor, these would overflow int64
+            steps = np.where(far, (data.astype(np.float64) * factor - self.origin) / self.step, steps)
+        return steps
+
+    @cached_property
+    def port(self) -> Port:
+        """In microseconds, for finer ones do not reach the year 9999; in the unit of fit where that is finer.
+
+        A range of more than 292,000 years takes a coarser unit, and times of day are in nanoseconds.
+        """
+        mine, most = NANOSECONDS[self.storage.unit], max(abs(int(self.low)), abs(int(self.high)))
+        finest = min(mine, NANOSECONDS["ns" if self.storage.family == "time" else "us"])
+        units = (unit for unit, n in NANOSECONDS.items() if n >= finest and most * (mine // n) < 2**63)
+        return Port("int64", np.iinfo(np.int64).min, next(units))
+
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        factor = NANOSECONDS[self.storage.unit] // NANOSECONDS[self.port.unit]
+        return self.origin * factor, self.step * factor, int(self.low) * factor, int(self.high) * factor
+
+    def _ticks(self, values: Values, encoded: NDArray[np.float64]) -> Array:
+        theirs, ports = NANOSECONDS[values.storage.unit], NANOSECONDS[self.port.unit]
+        if theirs < ports:
+            return values.plain() // (ports // theirs)
+        factor = theirs // ports
+        return _within(values.plain(), factor) * factor
+
+
+def _within(data: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
+    """The nearest numbers that times the factor are within int64."""
+    room = (2**63 - 1) // factor
+    return np.clip(data, -room, room)
 
 
 @dataclass(frozen=True, repr=False)

@@ -211,13 +211,10 @@ class Schema:
         SchemaError
             If a column is missing, unknown or of another type than in fit, or holds what no row may hold.
         """
-        frame = open_frame(data)
-        position = self._match(frame, owner)
-        if self._plain is not None:
-            matrix = frame.matrix([position[name] for name in self.names])
-            table = None if matrix is None else self._plain.encode(matrix, allow_missing)
-            if table is not None:
-                return table
+        frame, position = self.open(data, owner=owner)
+        table = self.encode_at_once(frame, position, allow_missing)
+        if table is not None:
+            return table
         numbers = np.empty((frame.n_rows, len(self.number_columns)))
         ids = np.empty((frame.n_rows, len(self.category_columns)), dtype=np.int64)
         for k, measured in enumerate(self.number_columns):
@@ -225,6 +222,26 @@ class Schema:
         for k, levelled in enumerate(self.category_columns):
             ids[:, k] = levelled.encode(frame.column(position[levelled.name]), allow_missing)
         return Table(numbers, ids)
+
+    def encode_at_once(
+        self, frame: Frame, position: Mapping[Name, int], allow_missing: bool = False
+    ) -> Table | None:
+        """As `encode`, for a matrix of plain numbers; None where columns have to be read one by one."""
+        if self._plain is None:
+            return None
+        matrix = frame.matrix([position[name] for name in self.names])
+        return None if matrix is None else self._plain.encode(matrix, allow_missing)
+
+    def open(self, data: object, *, owner: str = "the schema") -> tuple[Frame, dict[Name, int]]:
+        """Open a table to be read by column, and find in it each column of fit.
+
+        Raises
+        ------
+        SchemaError
+            As `encode`, but for what the cells hold.
+        """
+        frame = open_frame(data)
+        return frame, self._match(frame, owner)
 
     def _match(self, frame: Frame, owner: str) -> dict[Name, int]:
         """Where in the frame each fitted column is."""
@@ -243,7 +260,7 @@ class Schema:
                 warnings.warn(
                     f"columns had {had} in fit and have {has} now: they are taken by position.",
                     LookalikeWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             return {name: i for i, name in enumerate(self.names)}
         extra = [name for name in frame.names if name not in self._by_name]

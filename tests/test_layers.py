@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile"}
-DATA = {"errors", "noise", "calibration", "series", "frames", "schema", *COLUMNS}
+DATA = {"errors", "noise", "calibration", "series", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "preprocessing", "models", "verbs"}
 FITTING = {
     "parameters",
@@ -62,6 +62,7 @@ PLACES = {
     "levelled": Place({"errors", "values", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
     "schema": Place({"errors", "frames", *COLUMNS}, FRAMES),
+    "feeding": Place({"schema", *COLUMNS}, NUMPY),
     "streaming": Place({"errors"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),

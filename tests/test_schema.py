@@ -456,6 +456,17 @@ def test_large_numbers_are_centred_before_they_become_floats():
     assert daily.encode(fine).numbers[:, 0].tolist() == [0.25, -0.5]
 
 
+def test_a_time_that_nanoseconds_cannot_count_changes_no_other_row():
+    stamps = np.array(["2024-01-01T00:00:00.000000001", "2024-01-01T00:00:00.000000002"], dtype="M8[ns]")
+    schema = Schema.fit(pd.DataFrame({"t": stamps}))
+    times = np.array(["2024-01-01", "9999-12-31", "2024-01-02"], dtype="M8[s]")
+    together = schema.encode(pd.DataFrame({"t": times})).numbers[:, 0]
+    assert (
+        together[[0, 2]].tolist() == schema.encode(pd.DataFrame({"t": times[[0, 2]]})).numbers[:, 0].tolist()
+    )
+    assert together[1] == pytest.approx((times[1] - times[0]) / np.timedelta64(1, "s") * 1e9)
+
+
 @pytest.mark.parametrize("unsigned", [False, True])
 def test_any_64_bit_integers_come_back_where_float64_has_room(unsigned):
     rng = random.Random(0)

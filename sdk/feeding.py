@@ -1,0 +1,130 @@
+"""Tables as the inputs of an exported graph: one named tensor a column, with one value a row.
+
+Each modelled column has an input and, where rows are generated, an output of one type:
+
+=========  =========================================================================================
+tensor     column
+=========  =========================================================================================
+float64    a number; levels that are floats. NaN is missing
+int64      whole numbers too large for a float; times, as counts of a unit; levels that are whole
+           numbers, truth values or times. One number, as a rule the least, is missing
+uint64     as int64, where the column is of that type or goes beyond int64
+string     levels that are text. One text that is no level, the empty one where it can be, is missing
+=========  =========================================================================================
+
+A value that is no level is unseen; `feed` puts another in its place that is none either. What int64 has no
+room for ends at its limits, and what lies between two ticks of a unit at the one before.
+
+A level that UTF-8 cannot hold, such as half of a surrogate pair, goes by an escaped name. onnxruntime's
+Python binding cuts NULs off the end of a text that it gives back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lookalike.columns import Encoded
+from lookalike.schema import Schema
+from lookalike.values import Array, Name
+
+__all__ = ["describe", "feed", "input_names"]
+
+RESERVED = frozenset(
+    {
+        "",
+        "threshold",
+        "normals",
+        "uniforms",
+        "known",
+        "numbers",
+        "ids",
+        "score",
+        "p_value",
+        "label",
+        "contributions",
+        "expected_numbers",
+        "expected_ids",
+    }
+)
+"""Names of a graph's other inputs and outputs."""
+
+FILLED = "filled:"
+"""Begins the name of an output where the input of the column has its plain name."""
+
+INNER = ":"
+"""Begins the names of values inside a graph."""
+
+
+def input_names(schema: Schema) -> dict[Name, str]:
+    """Name the input of each modelled column: as the column, or with ``column:`` before it.
+
+    That is where the name is one of a graph's own, or another column has it.
+    """
+    names: dict[Name, str] = {}
+    taken = set(RESERVED)
+    for column in _modelled(schema):
+        name = str(column.name).encode("utf-8", "backslashreplace").decode()
+        while name in taken or name.startswith((FILLED, INNER)):
+            name = f"column:{name}"
+        taken.add(name)
+        names[column.name] = name
+    return names
+
+
+def describe(schema: Schema) -> list[dict[str, Any]]:
+    """Say what each input is, in words that JSON can carry.
+
+    Returns
+    -------
+    list of dict
+        ``column``, ``input`` (its name), ``type``, ``missing`` (the value that says so; "NaN" of a float64)
+        and, of times, ``unit``. Instants count from 1970, in UTC where they have a zone.
+    """
+    names = input_names(schema)
+    rows = []
+    for column in _modelled(schema):
+        port = column.port
+        row: dict[str, Any] = {"column": column.name, "input": names[column.name], "type": port.type}
+        row["missing"] = "NaN" if port.type == "float64" else port.missing
+        rows.append({**row, "unit": port.unit} if port.unit else row)
+    return rows
+
+
+def feed(
+    schema: Schema, data: object, allow_missing: bool = False, *, owner: str = "the schema"
+) -> dict[str, Array]:
+    """Turn a table into the inputs of an exported graph.
+
+    Parameters
+    ----------
+    data, allow_missing, owner
+        As of `Schema.encode`.
+
+    Returns
+    -------
+    dict of input name to ndarray of shape (n,)
+        float64, int64, uint64, or objects that are text.
+
+    Raises
+    ------
+    SchemaError
+        As `Schema.encode`.
+    """
+    frame, position = schema.open(data, owner=owner)
+    names = input_names(schema)
+    table = schema.encode_at_once(frame, position, allow_missing)
+    if table is not None:
+        encoded = [*np.ascontiguousarray(table.numbers.T), *table.ids.T]
+        columns = zip(_modelled(schema), encoded, strict=True)
+        return {names[column.name]: column.tensor(cells) for column, cells in columns}
+    return {
+        names[column.name]: column.feed(frame.column(position[column.name]), allow_missing)
+        for column in _modelled(schema)
+    }
+
+
+def _modelled(schema: Schema) -> tuple[Encoded, ...]:
+    """In the order in which `Schema.encode` reads them."""
+    return (*schema.number_columns, *schema.category_columns)
