@@ -285,7 +285,7 @@ class Estimator(OutlierMixin, BaseEstimator):
             part = table.rows(slice(start, start + chunk))
             n = len(part)
             with torch.inference_mode():
-                cells, expected = scorer.energies(*_padded(part, chunk))
+                cells, expected = scorer.energies(*_padded(chunk, part.numbers, part.ids))
             cells = cells[:n]
             self._check_finite(cells, start)
             yield cells, expected.take(slice(n))
@@ -400,12 +400,11 @@ class Estimator(OutlierMixin, BaseEstimator):
         numbers, ids = np.empty_like(table.numbers), np.empty_like(table.ids)
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))
-            known = Table(known_numbers[part], known_ids[part])
+            rows = table.numbers[part], table.ids[part], known_numbers[part], known_ids[part]
             drawn_from = noise.rows(seed, start, chunk, *completer.noise_size)
             with torch.inference_mode():
                 drawn = completer(
-                    *_padded(table.rows(part), chunk),
-                    *_padded(known, chunk),
+                    *_padded(chunk, *rows),
                     *map(torch.from_numpy, drawn_from),
                 )
             new = _table(*drawn).rows(slice(part.stop - start))
@@ -520,7 +519,7 @@ def _table(numbers: Tensor, ids: Tensor) -> Table:
     return Table(numbers.numpy(), ids.numpy())
 
 
-def _padded(table: Table, size: int) -> tuple[Tensor, Tensor]:
+def _padded(size: int, *arrays: NDArray[Any]) -> list[Tensor]:
     """Repeat the last row up to `size` rows."""
-    index = np.minimum(np.arange(size), len(table) - 1)
-    return _tensors(table.rows(index))
+    index = np.minimum(np.arange(size), len(arrays[0]) - 1)
+    return [torch.from_numpy(array[index]) for array in arrays]
