@@ -5,6 +5,7 @@ LookalikeError
 +-- ConditionError (ValueError)   `given=` asks for what cannot exist
 +-- ArtifactError (ValueError)    a file is damaged, foreign or of another version
 +-- TrainingError (RuntimeError)  training has diverged
++-- ExportError (RuntimeError)    an exported graph is not what was fitted, so it is not written
 +-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
 +-- LookalikeWarning (UserWarning)    a valid but surprising result
 """
@@ -35,6 +36,10 @@ class ArtifactError(LookalikeError, ValueError):
 
 class TrainingError(LookalikeError, RuntimeError):
     """Training that has diverged."""
+
+
+class ExportError(LookalikeError, RuntimeError):
+    """An exported graph that does not give what the fitted model does."""
 
 
 class MissingExtraError(LookalikeError, ImportError):

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -429,6 +430,27 @@ class Estimator(OutlierMixin, BaseEstimator):
         manifest, arrays = persistence.pack(self._key, self.get_params(deep=False), self._state)
         card = persistence.card(type(self).__name__, self._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
+
+    def export(self, path: str | os.PathLike[str], **options: Any) -> str:
+        """Write one verified ONNX file that runs without torch; see `lookalike.exporters.onnx.export`.
+
+        Parameters
+        ----------
+        path : str or PathLike
+        **options
+            ``task="score"``, ``"generate"`` or ``"impute"``; ``inputs="columns"`` or ``"core"``; ``rows=``,
+            real rows to verify with.
+
+        Returns
+        -------
+        str
+            SHA-256 of the file.
+        """
+        check_is_fitted(self)
+        # By name, for exporters stand above estimators.
+        exporter = import_module("lookalike.exporters.onnx")
+        digest: str = exporter.export(self, path, **options)
+        return digest
 
     @classmethod
     def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], device: str) -> Self:

@@ -46,6 +46,8 @@ RESERVED = frozenset(
         "contributions",
         "expected_numbers",
         "expected_ids",
+        "drawn_numbers",
+        "drawn_ids",
     }
 )
 """Names of a graph's other inputs and outputs."""

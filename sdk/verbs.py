@@ -113,11 +113,17 @@ class Completer(Verb):
         known_numbers, known_ids : Tensor of the same shapes, bool
         normals, uniforms : Tensor of shape (n, noise_size[0]) and (n, noise_size[1]), float32
         """
+        given = self.given(numbers, ids, known_numbers, known_ids)
         device, own = self.device, self.model.noise_size[1]
-        levels = torch.where(known_ids, ids, self.unseen)  # an unseen level is unknown to the model
-        given = self.codec.given(numbers, levels, known_numbers, self.impute)
-        drawn = self.model.sample(
-            normals.to(device), uniforms[:, :own].to(device), given.to(device), self.bar.to(device)
-        )
-        new_numbers, new_ids = self.codec.decode(drawn.to("cpu"), uniforms[:, own:])
+        rows = self.model.sample(normals.to(device), uniforms[:, :own].to(device), given, self.bar.to(device))
+        new_numbers, new_ids = self.decode(rows, uniforms)
         return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)
+
+    def given(self, numbers: Tensor, ids: Tensor, known_numbers: Tensor, known_ids: Tensor) -> Rows:
+        """Encode what is known."""
+        levels = torch.where(known_ids, ids, self.unseen)  # an unseen level is unknown to the model
+        return self.codec.given(numbers, levels, known_numbers, self.impute).to(self.device)
+
+    def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers and levels of sampled rows; the last of the uniforms choose among pooled levels."""
+        return self.codec.decode(rows.to("cpu"), uniforms[:, self.model.noise_size[1] :])

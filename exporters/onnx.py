@@ -1,0 +1,363 @@
+"""Fitted estimators as ONNX files, proven against torch before they are written.
+
+    columns --front--> numbers, ids --traced--> decisions               task "score"
+    columns --front--> numbers, ids --traced, a loop of steps--> --tail--> columns     "generate", "impute"
+
+With ``inputs="core"`` a float32 matrix and int64 ids stand in place of the columns. What is traced are the
+modules that the estimator itself runs (`lookalike.verbs`); the two ends are drawn from the same schema
+(`lookalike.exporters.columns`).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lookalike import archive, feeding, onnxfile
+from lookalike._version import __version__
+from lookalike.errors import require
+from lookalike.estimator import Estimator
+from lookalike.exporters.columns import Part, _Draft, front, tail
+from lookalike.exporters.tracing import repeat, trace
+from lookalike.exporters.verification import Trial
+from lookalike.layout import Rows
+from lookalike.schema import Table
+from lookalike.verbs import Completer, Scorer
+
+KEY = "lookalike"  # of the metadata
+FORMAT = 1
+
+
+def export(
+    model: Estimator,
+    path: str | os.PathLike[str],
+    *,
+    task: str = "score",
+    inputs: str = "columns",
+    rows: Any = None,
+) -> str:
+    """Write a fitted estimator as one verified ONNX file, whole or not at all.
+
+    Parameters
+    ----------
+    model : Estimator
+        Fitted.
+    path : str or PathLike
+    task : {"score", "generate", "impute"}
+        What the file is to do.
+    inputs : {"columns", "core"}
+        One named input a column, text included; or a float32 matrix ``numbers``, from which the ``centre`` of
+        the metadata has been subtracted, and int64 ``ids``.
+    rows : DataFrame, pyarrow.Table or ndarray, optional
+        Real rows to verify with, beside those that the model generates.
+
+    Returns
+    -------
+    str
+        SHA-256 of the file; ``runtime.load(path, sha256=...)`` then accepts this file alone.
+
+    Raises
+    ------
+    ExportError
+        If onnxruntime's results differ from torch's by more than 1e-5 of the score's spread; nothing is then
+        written.
+    """
+    for word, given, known in (("task", task, TASKS), ("inputs", inputs, ENTRIES)):
+        if given not in known:
+            raise ValueError(f"{word} must be one of {', '.join(map(repr, known))}, got {given!r}.")
+    onnx: Any = require("onnx", "onnx", "export")
+    fitted = _Fitted.of(model)
+    graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
+    data = graph.part.model(f"{type(model).__name__}-{task}").SerializeToString()
+    trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
+    parity, golden = graph.verify(trial)
+    about = {
+        "format": FORMAT,
+        "lookalike": __version__,
+        "task": task,
+        "inputs": inputs,
+        "family": model._key,
+        "estimator": type(model).__name__,
+        "schema": model.schema_.to_dict(),
+        "columns": feeding.describe(model.schema_),
+        "threshold": model.offset_,
+        "calibration": model.calibration_.scores.tolist() if task == "score" else [],
+        "centre": fitted.centre.tolist() if inputs == "core" else [],
+        "noise": list(graph.noise),
+        "precision": "float32",
+        "n_train": model.n_train_,
+        "fingerprint": fitted.fingerprint(),
+        "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")},
+        "parity": parity,
+        "golden": golden,
+    }
+    sealed = onnxfile.with_metadata(data, {KEY: json.dumps(about)})
+    onnx.checker.check_model(sealed, full_check=True)
+    contents = onnxfile.read(sealed)  # what the runtime would refuse is not written
+    with archive.atomic_write(path) as file:
+        file.write(sealed)
+    return contents.sha256
+
+
+# ---- the graphs --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What graphs are made of, on the CPU."""
+
+    estimator: Estimator
+    scorer: Scorer
+    centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
+
+    @classmethod
+    def of(cls, estimator: Estimator) -> _Fitted:
+        model = copy.deepcopy(estimator.model_).to("cpu")
+        numbers = estimator.codec_.numbers
+        middle = (numbers.middle.abs().argmin(1, keepdim=True)) if numbers.middle.shape[0] else None
+        centre = numbers.value.gather(1, middle)[:, 0].numpy() if middle is not None else np.zeros(0)
+        return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        schema = self.estimator.schema_
+        return len(schema.number_columns), len(schema.category_columns)
+
+    def example(self, n: int = 3) -> Table:
+        """Rows for tracing: any will do."""
+        d, c = self.widths
+        return Table(np.zeros((n, d)), np.zeros((n, c), np.int64))
+
+    def completer(self, impute: bool) -> Completer:
+        return Completer(self.scorer.codec, self.scorer.model, impute)
+
+    def fingerprint(self) -> str:
+        """Digest of the weights and of the schema."""
+        digest = hashlib.sha256(json.dumps(self.estimator.schema_.to_dict(), sort_keys=True).encode())
+        for name, tensor in sorted(self.scorer.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Graph:
+    part: Part
+    noise: tuple[int, int]
+    verify: Callable[[Trial], tuple[dict[str, Any], dict[str, Any]]]
+    """Raises ExportError, or tells how near the graph is, and gives golden rows."""
+
+
+def _columns(fitted: _Fitted) -> Part:
+    return front(fitted.estimator.schema_, numbers=":numbers", ids=":ids")
+
+
+def _core(fitted: _Fitted) -> Part:
+    draft, (d, c) = _Draft("entry"), fitted.widths
+    draft.input("numbers", "float32", ("n", d))
+    draft.input("ids", "int64", ("n", c))
+    draft("Add", draft.cast("numbers", "float64"), fitted.centre[None], output=":numbers")
+    draft("Identity", "ids", output=":ids")
+    return draft.part
+
+
+ENTRIES: dict[str, Callable[[_Fitted], Part]] = {"columns": _columns, "core": _core}
+
+
+def _joined(parts: Sequence[Part], inputs: Sequence[Any], outputs: Sequence[Any]) -> Part:
+    nodes = [node for part in parts for node in part.nodes]
+    return Part(nodes, [tensor for part in parts for tensor in part.initializers], [*inputs], [*outputs])
+
+
+class _Decisions(nn.Module):
+    """A score and what is said of it."""
+
+    scores: Tensor
+
+    def __init__(self, scorer: Scorer, scores: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.register_buffer("scores", torch.tensor(scores))
+
+    def forward(self, numbers: Tensor, ids: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
+        score, *rest = self.scorer(numbers, ids)
+        odder = torch.searchsorted(self.scores, score, right=True)
+        p_value = (odder + 1).double() / (len(self.scores) + 1.0)
+        # A score that is no number is not normal.
+        label = torch.where(score - threshold >= 0, 1, -1)
+        return score, p_value, label, *rest
+
+
+_DECISIONS = ("score", "p_value", "label", "contributions", "expected_numbers", "expected_ids")
+
+
+def _score(fitted: _Fitted, entry: Part) -> _Graph:
+    table = fitted.example()
+    threshold = torch.tensor(fitted.estimator.offset_, dtype=torch.float64)
+    given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids), "threshold": threshold}
+    module = _Decisions(fitted.scorer, fitted.estimator.calibration_.scores)
+    part = trace(module, given, _DECISIONS, "score")
+    d, c = fitted.widths
+    draft = _Draft("ends")
+    draft.input("threshold", "float64", ())
+    draft.part.initializers.append(draft.tensor("threshold", threshold.numpy()))
+    for name in ("score", "p_value"):
+        draft.output(name, "float64", ("n",))
+    draft.output("label", "int64", ("n",))
+    draft.output("contributions", "float64", ("n", fitted.scorer.codec.layout.n_columns))
+    draft.output("expected_numbers", "float64", ("n", d))
+    draft.output("expected_ids", "int64", ("n", c))
+    ends = draft.part
+    joined = _joined([entry, part, ends], [*entry.inputs, *ends.inputs], ends.outputs)
+    return _Graph(joined, (0, 0), lambda trial: (trial.score(), trial.golden()))
+
+
+class _Given(nn.Module):
+    """The state from which sampling starts, and what is given."""
+
+    def __init__(self, completer: Completer) -> None:
+        super().__init__()
+        self.completer = completer
+
+    def forward(self, numbers: Tensor, ids: Tensor, known: Tensor, normals: Tensor) -> tuple[Tensor, ...]:
+        d = numbers.shape[1]
+        given = self.completer.given(numbers, ids, known[:, :d], known[:, d:])
+        return *given, *self.completer.model.begin(normals, given)
+
+
+class _Step(nn.Module):
+    """One step of the sampler."""
+
+    def __init__(self, completer: Completer) -> None:
+        super().__init__()
+        self.completer = completer
+
+    def forward(
+        self,
+        k: Tensor,
+        numbers: Tensor,
+        ids: Tensor,
+        given_numbers: Tensor,
+        given_ids: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        model = self.completer.model
+        own = uniforms[:, : model.noise_size[1]]
+        given = Rows(given_numbers, given_ids)
+        return model.step(k, Rows(numbers, ids), normals, own, given, self.completer.bar)
+
+
+class _Drawn(nn.Module):
+    """Numbers and levels of what was sampled; what is known stays as it is."""
+
+    def __init__(self, completer: Completer) -> None:
+        super().__init__()
+        self.completer = completer
+
+    def forward(
+        self, z: Tensor, levels: Tensor, numbers: Tensor, ids: Tensor, known: Tensor, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        d = numbers.shape[1]
+        drawn, drawn_ids = self.completer.decode(Rows(z, levels), uniforms)
+        return torch.where(known[:, :d], numbers, drawn), torch.where(known[:, d:], ids, drawn_ids)
+
+
+class _Present(nn.Module):
+    """Which cells of a row are not missing."""
+
+    blank: Tensor
+
+    def __init__(self, completer: Completer) -> None:
+        super().__init__()
+        self.register_buffer("blank", completer.unseen + 1)
+
+    def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor]:
+        return (torch.cat([~numbers.isnan(), ids != self.blank], 1),)
+
+
+def _generate(fitted: _Fitted, entry: Part) -> _Graph:
+    draft, (d, c) = _Draft("known"), fitted.widths
+    draft.input("known", "bool", ("n", d + c))
+    draft("Identity", "known", output=":known")
+    return _complete(fitted, fitted.completer(impute=False), entry, draft.part)
+
+
+def _impute(fitted: _Fitted, entry: Part) -> _Graph:
+    completer, table = fitted.completer(impute=True), fitted.example()
+    given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids)}
+    present = trace(_Present(completer), given, [":known"], "present")
+    present.inputs = []
+    return _complete(fitted, completer, entry, present)
+
+
+def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -> _Graph:
+    table, (d, c), (a, b) = fitted.example(), fitted.widths, completer.noise_size
+    n = len(table)
+    values = {
+        ":numbers": torch.tensor(table.numbers),
+        ":ids": torch.tensor(table.ids),
+        ":known": torch.zeros(n, d + c, dtype=torch.bool),
+        "normals": torch.zeros(n, a),
+        "uniforms": torch.full((n, b), 0.5),
+    }
+    given = trace(
+        _Given(completer),
+        {name: values[name] for name in (":numbers", ":ids", ":known", "normals")},
+        [":given_numbers", ":given_ids", ":start_numbers", ":start_ids"],
+        "given",
+    )
+    layout = completer.codec.layout
+
+    def state() -> tuple[Tensor, Tensor]:
+        """New tensors each time: two inputs that are one tensor are traced as one."""
+        return torch.zeros(n, layout.n_numbers), torch.zeros(n, layout.n_categories, dtype=torch.long)
+
+    held = dict(zip((":z", ":levels"), state(), strict=True))
+    others = dict(zip((":given_numbers", ":given_ids"), state(), strict=True))
+    noise_ = {name: values[name] for name in ("normals", "uniforms")}
+    step = trace(
+        _Step(completer),
+        {":k": torch.tensor(1), **held, **others, **noise_},
+        [":z_next", ":levels_next"],
+        "step",
+    )
+    loop = repeat(step, completer.model.n_steps, [":start_numbers", ":start_ids"], [":z", ":levels"], "loop")
+    ends = {**held, **{name: values[name] for name in (":numbers", ":ids", ":known", "uniforms")}}
+    drawn = trace(_Drawn(completer), ends, ["drawn_numbers", "drawn_ids"], "drawn")
+    draft = _Draft("ends")
+    draft.input("normals", "float32", ("n", a))
+    draft.input("uniforms", "float32", ("n", b))
+    draft.output("drawn_numbers", "float64", ("n", d))
+    draft.output("drawn_ids", "int64", ("n", c))
+    parts, outputs = [entry, known, given, loop, drawn], draft.part.outputs
+    if not any(value.name == "numbers" for value in entry.inputs):
+        columns = tail(
+            fitted.estimator.schema_, numbers="drawn_numbers", ids="drawn_ids", naming=feeding.FILLED
+        )
+        parts, outputs = [*parts, columns], [*columns.outputs, *outputs]
+    inputs = [*entry.inputs, *known.inputs, *draft.part.inputs]
+    asks = bool(known.inputs)
+    return _Graph(
+        _joined(parts, inputs, outputs),
+        (a, b),
+        lambda trial: (trial.draw(completer), trial.golden((a, b), known=asks)),
+    )
+
+
+TASKS: dict[str, Callable[[_Fitted, Part], _Graph]] = {
+    "score": _score,
+    "generate": _generate,
+    "impute": _impute,
+}

@@ -1,0 +1,248 @@
+"""Whether an exported graph gives what the fitted estimator does.
+
+The rows tried are those that the model itself generates, real ones where there are any, and hostile ones:
+all that may be missing is, levels that fit never saw, the ends of the range, and far beyond it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookalike import feeding, noise
+from lookalike.errors import ExportError, require
+from lookalike.estimator import Estimator
+from lookalike.schema import Table
+from lookalike.verbs import Completer
+
+Arrays = dict[str, NDArray[Any]]
+
+TOLERANCE = 1e-5  # of the score's spread, or of the score where it is far out
+CELLS_AGREE = 0.999  # of drawn cells: a number may land just beside the edge of an atom
+TRIED, GOLDEN = 257, 16
+BATCHES = (0, 1, 2, 3, 64)
+FAR = 1e30
+
+
+class Trial:
+    """An exported graph beside the estimator it came from.
+
+    Parameters
+    ----------
+    data : bytes
+        The serialized model.
+    estimator : Estimator
+    centre : ndarray of shape (n_numbers,) or None
+        What is subtracted from the numbers of a core entry; None where columns are the inputs.
+    rows : DataFrame, pyarrow.Table or ndarray, optional
+        Real rows.
+    """
+
+    def __init__(
+        self, data: bytes, estimator: Estimator, centre: NDArray[np.float64] | None, rows: Any = None
+    ) -> None:
+        ort: Any = require("onnxruntime", "cpu", "export")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.outputs = [value.name for value in self.session.get_outputs()]
+        self.estimator, self.centre = estimator, centre
+        schema = estimator.schema_
+        self.frame = estimator.generate(TRIED, random_state=0)
+        drawn = schema.encode(self.frame, allow_missing=True)
+        tables = [drawn, *_hostile(estimator, drawn)]
+        if rows is not None:
+            tables.append(schema.encode(rows))
+        self.table = Table(
+            np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables])
+        )
+
+    def feeds(self, table: Table, **more: NDArray[Any]) -> Arrays:
+        """What the graph takes of a table."""
+        if self.centre is not None:
+            with np.errstate(over="ignore"):
+                numbers = (table.numbers - self.centre).astype(np.float32)
+            return {"numbers": numbers, "ids": table.ids, **more}
+        schema = self.estimator.schema_
+        columns = (*schema.number_columns, *schema.category_columns)
+        names = feeding.input_names(schema)
+        cells = [*table.numbers.T, *table.ids.T]
+        return {
+            # Whole numbers of a graph are those of the frame, from which the encoded ones are counted.
+            names[c.name]: c.tensor(x)
+            if c.port.type == "float64" or c.part == "ids"
+            else c.feed(c.decode(x), True)
+            for c, x in zip(columns, cells, strict=True)
+        } | more
+
+    def run(self, feeds: Arrays) -> Arrays:
+        return dict(zip(self.outputs, self.session.run(self.outputs, feeds), strict=True))
+
+    # ---- scores ----
+
+    def score(self) -> dict[str, Any]:
+        """Compare scores, statements and explanations; raise ExportError where they differ."""
+        estimator, table = self.estimator, self.table
+        feeds = self.feeds(table)
+        got = self.run(feeds)
+        self._same_in_any_batch(feeds, got)
+        if self.centre is None:
+            framed = self.run(feeding.feed(estimator.schema_, self.frame, allow_missing=True))
+            if not np.array_equal(framed["score"], got["score"][:TRIED]):
+                raise ExportError("the graph scores a table otherwise than its arrays. Please report this.")
+        energies = list(estimator._energies(table))
+        shares = np.concatenate(
+            [estimator.codec_.layout.sum_by_column(cells).numpy() for cells, _ in energies]
+        )
+        want = -np.concatenate([cells.sum(1).numpy() for cells, _ in energies])
+        scores = estimator.calibration_.scores
+        spread = float(scores.std()) or 1.0
+        scale = np.maximum(spread, np.abs(want - np.median(scores)))
+        error = np.abs(got["score"] - want) / scale
+        self._within(error, "score")
+        self._within(np.abs(got["contributions"] - shares).max(1, initial=0) / scale, "contributions")
+        clear = np.abs(want - estimator.offset_) > TOLERANCE * scale
+        labels = np.where(want < estimator.offset_, -1, 1)
+        if (got["label"] != labels)[clear].any():
+            raise ExportError("the graph gives other labels than the model. Please report this.")
+        p_values = estimator.calibration_.p_values(got["score"])
+        if not np.array_equal(got["p_value"], p_values):
+            raise ExportError("the graph gives other p-values than the calibration. Please report this.")
+        self._beyond_all_numbers()
+        return {"rows": len(table), "of_spread": float(error.max()), "tolerance": TOLERANCE}
+
+    def _within(self, error: NDArray[np.float64], what: str) -> None:
+        worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+        if not error[worst] <= TOLERANCE:
+            advice = (
+                " float32 does not hold your numbers finely enough: export with inputs='columns'."
+                if self.centre is not None
+                else " Please report this."
+            )
+            raise ExportError(
+                f"onnxruntime's {what} differs from torch's by {error[worst]:.2g} of its spread (allowed: "
+                f"{TOLERANCE:g}) in row {worst} of those tried, so the file is not written.{advice}"
+            )
+
+    def _same_in_any_batch(self, feeds: Arrays, whole: Arrays) -> None:
+        for n in BATCHES:
+            part = self.run({name: array[:n] for name, array in feeds.items()})
+            for name, array in part.items():
+                if not np.array_equal(array, whole[name][:n], equal_nan=array.dtype.kind == "f"):
+                    raise ExportError(f"{name} of {n} rows alone is not that in a batch. Please report this.")
+
+    def _beyond_all_numbers(self) -> None:
+        """An infinite number is refused by the estimator; to the graph it is no normal row."""
+        first = self.table.rows(slice(1))
+        for j in range(first.numbers.shape[1]):
+            if self.estimator.schema_.number_columns[j].port.type == "float64" or self.centre is not None:
+                numbers = first.numbers.copy()
+                numbers[:, j] = np.inf
+                if self.run(self.feeds(Table(numbers, first.ids)))["label"][0] != -1:
+                    raise ExportError("the graph takes an infinite number for normal. Please report this.")
+
+    # ---- drawn rows ----
+
+    def draw(self, completer: Completer) -> dict[str, Any]:
+        """Compare rows drawn from the same noise; raise ExportError where too many differ."""
+        table, (a, b) = self.table, completer.noise_size
+        n, d = table.numbers.shape
+        normals, uniforms = noise.rows(0, 0, n, a, b)
+        rng = np.random.default_rng(0)
+        worst, cells, wrong = 0.0, 0, 0
+        value = self.estimator.codec_.numbers.value.numpy()
+        spread = np.where(value[:, -1] > value[:, 0], value[:, -1] - value[:, 0], 1.0)
+        for share in (0.0, 0.5):
+            known = rng.random((n, d + table.ids.shape[1])) < share
+            asked = table if not completer.impute else self._with_holes(known)
+            more = {"normals": normals, "uniforms": uniforms}
+            if not completer.impute:
+                more["known"] = known
+            else:
+                blank = np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
+                known = np.concatenate([~np.isnan(asked.numbers), asked.ids != blank], 1)
+            got = self.run(self.feeds(asked, **more))
+            with torch.inference_mode():
+                numbers, ids = completer(
+                    *map(
+                        torch.tensor,
+                        (asked.numbers, asked.ids, known[:, :d], known[:, d:], normals, uniforms),
+                    )
+                )
+            gap = np.abs(got["drawn_numbers"] - numbers.numpy())
+            both_missing = np.isnan(got["drawn_numbers"]) & np.isnan(numbers.numpy())
+            gap = np.where(both_missing, 0.0, gap) / spread
+            off = np.concatenate([~(gap <= TOLERANCE), got["drawn_ids"] != ids.numpy()], 1) & ~known
+            wrong, cells = wrong + int(off.sum()), cells + int((~known).sum())
+            worst = max(worst, float(gap[~known[:, :d] & (gap <= TOLERANCE)].max(initial=0.0)))
+        if wrong > (1 - CELLS_AGREE) * cells:
+            raise ExportError(
+                f"{wrong} of {cells} cells that onnxruntime drew are not those that torch draws from the "
+                f"same noise (allowed: {1 - CELLS_AGREE:.1%}), so the file is not written. Please report this."
+            )
+        return {"rows": n, "cells": cells, "cells_apart": wrong, "of_range": worst, "tolerance": TOLERANCE}
+
+    def _with_holes(self, known: NDArray[np.bool_]) -> Table:
+        table, d = self.table, self.table.numbers.shape[1]
+        blank = np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
+        return Table(np.where(known[:, :d], table.numbers, np.nan), np.where(known[:, d:], table.ids, blank))
+
+    # ---- what a file takes along ----
+
+    def golden(self, draw: tuple[int, int] | None = None, known: bool = False) -> dict[str, Any]:
+        """A few rows with what the graph makes of them, for `runtime`'s `verify`."""
+        n = len(self.table)
+        pick = np.unique(np.linspace(0, n - 1, GOLDEN).astype(int))
+        table = self.table.rows(pick)
+        more: Arrays = {}
+        if draw is not None:
+            more["normals"], more["uniforms"] = noise.rows(1, 0, len(pick), *draw)
+        if known:
+            width = table.numbers.shape[1] + table.ids.shape[1]
+            more["known"] = np.arange(width)[None] % 2 == np.arange(len(pick))[:, None] % 2
+        feeds = self.feeds(table, **more)
+        found = self.run(feeds)
+        return {
+            "inputs": {name: plain(array) for name, array in feeds.items()},
+            "outputs": {name: plain(array) for name, array in found.items()},
+        }
+
+
+def plain(array: NDArray[Any]) -> Any:
+    """An array as JSON can carry it: what is no finite number is a word."""
+    if array.dtype.kind != "f":
+        return array.tolist()
+    return _words(array.astype(np.float64).tolist())
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_words(item) for item in value]
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _hostile(estimator: Estimator, drawn: Table) -> Iterator[Table]:
+    """Rows that a model seldom sees."""
+    schema = estimator.schema_
+    rows = drawn.rows(slice(4))
+    holes = np.array([c.may_be_missing for c in schema.number_columns], dtype=bool)
+    blanks = np.array([c.blank if c.may_be_missing else 0 for c in schema.category_columns], np.int64)
+    unseen = np.array([c.unseen for c in schema.category_columns], np.int64)
+    everywhere = np.broadcast_to
+    yield Table(np.where(holes, np.nan, rows.numbers), everywhere(blanks, rows.ids.shape).copy())
+    yield Table(rows.numbers, everywhere(unseen, rows.ids.shape).copy())
+    numbers = estimator.codec_.numbers
+    table = numbers.value.numpy()
+    # Far beyond them goes what is a float to the graph; whole numbers are those of a frame.
+    floats = np.array([c.port.type == "float64" for c in schema.number_columns], dtype=bool)
+    low, high = table[:, 0], table[:, -1]
+    for values in (low, high, np.where(floats, -FAR, low), np.where(floats, FAR, high)):
+        yield Table(everywhere(values, rows.numbers.shape).copy(), rows.ids)
