@@ -14,10 +14,11 @@ import copy
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
@@ -79,7 +83,7 @@ def export(
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model)
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    data = graph.part.model(f"{type(model).__name__}-{task}").SerializeToString()
+    data = _folded(graph.part.model(f"{type(model).__name__}-{task}"))
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
     about = {
@@ -108,6 +112,27 @@ def export(
     with archive.atomic_write(path) as file:
         file.write(sealed)
     return contents.sha256
+
+
+def _folded(model: ModelProto) -> bytes:
+    """Compute now what depends on no input, such as what a sampler's step makes of its noise level.
+
+    onnxruntime's basic optimisations do it and write standard operators; the runtime need not do it again.
+    """
+    onnx: Any = require("onnx", "onnx", "export")
+    ort: Any = require("onnxruntime", "cpu", "export")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "folded.onnx")
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        folded = onnx.load(options.optimized_model_filepath)
+    del folded.opset_import[:]  # onnxruntime names every domain it knows
+    folded.opset_import.extend(model.opset_import)
+    folded.ir_version = model.ir_version
+    data: bytes = folded.SerializeToString()
+    return data
 
 
 # ---- the graphs --------------------------------------------------------------------------------------------

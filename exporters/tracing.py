@@ -161,8 +161,7 @@ def _searchsorted(
     The table is filled up with its last column to one less than a power of two; each round halves where the
     place may be. The first compares with one column, the others gather.
     """
-    from onnxscript import opset20 as op
-
+    op: Any = require("onnxscript", "onnx", "export").opset20
     length, axis = sorted_sequence.shape[-1], len(sorted_sequence.shape) - 1
     rounds = int(length).bit_length()
     full = 2**rounds - 1

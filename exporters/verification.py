@@ -160,13 +160,12 @@ class Trial:
         spread = np.where(value[:, -1] > value[:, 0], value[:, -1] - value[:, 0], 1.0)
         for share in (0.0, 0.5):
             known = rng.random((n, d + table.ids.shape[1])) < share
-            asked = table if not completer.impute else self._with_holes(known)
-            more = {"normals": normals, "uniforms": uniforms}
-            if not completer.impute:
-                more["known"] = known
+            more: Arrays = {"normals": normals, "uniforms": uniforms}
+            if completer.impute:
+                asked = self._with_holes(known)
+                known = np.concatenate([~np.isnan(asked.numbers), asked.ids != self._blank], 1)
             else:
-                blank = np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
-                known = np.concatenate([~np.isnan(asked.numbers), asked.ids != blank], 1)
+                asked, more["known"] = table, known
             got = self.run(self.feeds(asked, **more))
             with torch.inference_mode():
                 numbers, ids = completer(
@@ -183,15 +182,19 @@ class Trial:
             worst = max(worst, float(gap[~known[:, :d] & (gap <= TOLERANCE)].max(initial=0.0)))
         if wrong > (1 - CELLS_AGREE) * cells:
             raise ExportError(
-                f"{wrong} of {cells} cells that onnxruntime drew are not those that torch draws from the "
-                f"same noise (allowed: {1 - CELLS_AGREE:.1%}), so the file is not written. Please report this."
+                f"{wrong} of {cells} cells drawn by onnxruntime are not those that torch draws from "
+                f"the same noise (allowed: {1 - CELLS_AGREE:.1%}), so the file is not written. Please report this."
             )
         return {"rows": n, "cells": cells, "cells_apart": wrong, "of_range": worst, "tolerance": TOLERANCE}
 
+    @property
+    def _blank(self) -> NDArray[np.int64]:
+        return np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
+
     def _with_holes(self, known: NDArray[np.bool_]) -> Table:
         table, d = self.table, self.table.numbers.shape[1]
-        blank = np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
-        return Table(np.where(known[:, :d], table.numbers, np.nan), np.where(known[:, d:], table.ids, blank))
+        numbers = np.where(known[:, :d], table.numbers, np.nan)
+        return Table(numbers, np.where(known[:, d:], table.ids, self._blank))
 
     # ---- what a file takes along ----
 
