@@ -72,7 +72,7 @@ def front(schema: Schema, *, numbers: str = "numbers", ids: str = "ids", prefix:
     Part
         One input of shape (n,) for each modelled column, named by `feeding.input_names`.
     """
-    draft = _Draft(prefix)
+    draft = Draft(prefix)
     names = input_names(schema)
     columns: tuple[Encoded, ...] = (*schema.number_columns, *schema.category_columns)
     for column in columns:
@@ -117,7 +117,7 @@ def tail(
     Part
         One output of shape (n,) for each modelled column, of the type that its input has in `front`.
     """
-    draft = _Draft(prefix)
+    draft = Draft(prefix)
     names = {name: naming + given for name, given in input_names(schema).items()}
     draft.input(numbers, "float64", ("n", len(schema.number_columns)))
     draft.input(ids, "int64", ("n", len(schema.category_columns)))
@@ -132,7 +132,7 @@ def tail(
     return draft.part
 
 
-class _Draft:
+class Draft:
     """A `Part` being drawn. Called with an operator and its inputs, it adds a node and returns its output."""
 
     def __init__(self, prefix: str) -> None:
@@ -224,7 +224,7 @@ def _shift(column: Measured) -> int:
     return 2**63 if column.port.type == "uint64" else 0
 
 
-def _signed(draft: _Draft, name: str, type_: str) -> str:
+def _signed(draft: Draft, name: str, type_: str) -> str:
     if type_ != "uint64":
         return name
     return draft("BitwiseXor", draft.cast(name, "int64"), np.array(_TOP))
@@ -257,18 +257,18 @@ def _encoder(column: Measured) -> Any:
     return _in_halves if step == 1 or high - low >= 2**63 or step >= 2**63 else _in_steps
 
 
-def _as_they_are(draft: _Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
+def _as_they_are(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
     return draft.join(names)
 
 
-def _ticks(draft: _Draft, names: Sequence[str], columns: Sequence[Measured]) -> tuple[str, str]:
+def _ticks(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) -> tuple[str, str]:
     """Whole numbers side by side, and where they are missing."""
     signed = [_signed(draft, name, c.port.type) for name, c in zip(names, columns, strict=True)]
     ticks = draft.join(signed)
     return ticks, draft("Equal", ticks, _missing(columns))
 
 
-def _in_steps(draft: _Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
+def _in_steps(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
     """(ticks - origin) / step, with all but the last division in integers."""
     ticks, gone = _ticks(draft, names, columns)
     origins, steps, _, _ = _grids(columns)
@@ -285,7 +285,7 @@ def _in_steps(draft: _Draft, names: Sequence[str], columns: Sequence[Measured]) 
     return draft("Where", gone, np.array(np.nan), draft("Add", draft.cast(whole, "float64"), part))
 
 
-def _in_halves(draft: _Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
+def _in_halves(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) -> str:
     """(ticks - origin) / step where the difference may need more than 64 bits.
 
     High and low halves differ by what a float64 holds exactly, so that their sum is rounded once.
@@ -307,7 +307,7 @@ def _in_halves(draft: _Draft, names: Sequence[str], columns: Sequence[Measured])
 # ---- front: levels -----------------------------------------------------------------------------------------
 
 
-def _look_up(draft: _Draft, name: str, column: Levelled) -> str:
+def _look_up(draft: Draft, name: str, column: Levelled) -> str:
     keys = np.delete(column.vocabulary, column.unseen)
     ids = np.append(np.arange(column.unseen), column.blank)
     ml: dict[str, Any] = {"domain": "ai.onnx.ml"}
@@ -332,7 +332,7 @@ def _decoder(column: Measured) -> Any:
     return _by_steps if exact and step * least >= -(2**63) and step * most < 2**63 else _by_halves
 
 
-def _floats(draft: _Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
+def _floats(draft: Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
     """Clip, and round to decimals and to the width of the storage."""
     numbers = [column for column in columns if isinstance(column, Number)]
     bounds = [(c.grid[2:] if c.integral else (c.low, c.high)) for c in numbers]
@@ -369,7 +369,7 @@ def _range_in_steps(columns: Sequence[Measured]) -> tuple[list[int], list[int]]:
     )
 
 
-def _by_steps(draft: _Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
+def _by_steps(draft: Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
     """Whole steps from the origin, within the range of fit: no product or sum goes beyond it."""
     origins, steps, _, _ = _grids(columns)
     least, most = (np.array(side, dtype=np.float64) for side in _range_in_steps(columns))
@@ -380,7 +380,7 @@ def _by_steps(draft: _Draft, cells: str, columns: Sequence[Measured], outputs: S
     _whole_columns(draft, gone, ticks, columns, outputs)
 
 
-def _by_halves(draft: _Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
+def _by_halves(draft: Draft, cells: str, columns: Sequence[Measured], outputs: Sequence[str]) -> None:
     """As `_by_steps`, where the steps are too many for a float64 or their distance for int64.
 
     They are counted from the middle of the range, in halves; its ends are put in by themselves.
@@ -414,7 +414,7 @@ def _by_halves(draft: _Draft, cells: str, columns: Sequence[Measured], outputs: 
 
 
 def _whole_columns(
-    draft: _Draft, gone: str, ticks: str, columns: Sequence[Measured], outputs: Sequence[str]
+    draft: Draft, gone: str, ticks: str, columns: Sequence[Measured], outputs: Sequence[str]
 ) -> None:
     missing = _missing(columns)
     grids = zip(*_grids(columns), strict=True)
@@ -434,7 +434,7 @@ def _whole_columns(
 # ---- tail: levels ------------------------------------------------------------------------------------------
 
 
-def _name_levels(draft: _Draft, ids: str, columns: Sequence[Levelled], outputs: Sequence[str]) -> None:
+def _name_levels(draft: Draft, ids: str, columns: Sequence[Levelled], outputs: Sequence[str]) -> None:
     """Each level from a table that ends with the missing, which also stands for what has no value."""
     n_levels = np.array([column.unseen for column in columns])
     known = draft("And", draft("GreaterOrEqual", ids, 0), draft("Less", ids, n_levels))

@@ -29,7 +29,7 @@ from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.errors import require
 from lookalike.estimator import Estimator
-from lookalike.exporters.columns import Part, _Draft, front, tail
+from lookalike.exporters.columns import Part, Draft, front, tail
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
@@ -189,7 +189,7 @@ def _columns(fitted: _Fitted) -> Part:
 
 
 def _core(fitted: _Fitted) -> Part:
-    draft, (d, c) = _Draft("entry"), fitted.widths
+    draft, (d, c) = Draft("entry"), fitted.widths
     draft.input("numbers", "float32", ("n", d))
     draft.input("ids", "int64", ("n", c))
     draft("Add", draft.cast("numbers", "float64"), fitted.centre[None], output=":numbers")
@@ -234,7 +234,7 @@ def _score(fitted: _Fitted, entry: Part) -> _Graph:
     module = _Decisions(fitted.scorer, fitted.estimator.calibration_.scores)
     part = trace(module, given, _DECISIONS, "score")
     d, c = fitted.widths
-    draft = _Draft("ends")
+    draft = Draft("ends")
     draft.input("threshold", "float64", ())
     draft.part.initializers.append(draft.tensor("threshold", threshold.numpy()))
     for name in ("score", "p_value"):
@@ -313,7 +313,7 @@ class _Present(nn.Module):
 
 
 def _generate(fitted: _Fitted, entry: Part) -> _Graph:
-    draft, (d, c) = _Draft("known"), fitted.widths
+    draft, (d, c) = Draft("known"), fitted.widths
     draft.input("known", "bool", ("n", d + c))
     draft("Identity", "known", output=":known")
     return _complete(fitted, fitted.completer(impute=False), entry, draft.part)
@@ -361,7 +361,7 @@ def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -
     loop = repeat(step, completer.model.n_steps, [":start_numbers", ":start_ids"], [":z", ":levels"], "loop")
     ends = {**held, **{name: values[name] for name in (":numbers", ":ids", ":known", "uniforms")}}
     drawn = trace(_Drawn(completer), ends, ["drawn_numbers", "drawn_ids"], "drawn")
-    draft = _Draft("ends")
+    draft = Draft("ends")
     draft.input("normals", "float32", ("n", a))
     draft.input("uniforms", "float32", ("n", b))
     draft.output("drawn_numbers", "float64", ("n", d))

@@ -182,8 +182,8 @@ class Trial:
             worst = max(worst, float(gap[~known[:, :d] & (gap <= TOLERANCE)].max(initial=0.0)))
         if wrong > (1 - CELLS_AGREE) * cells:
             raise ExportError(
-                f"{wrong} of {cells} cells drawn by onnxruntime are not those that torch draws from "
-                f"the same noise (allowed: {1 - CELLS_AGREE:.1%}), so the file is not written. Please report this."
+                f"{wrong} of {cells} cells drawn by onnxruntime are not those that torch draws from the same "
+                f"noise (allowed: {1 - CELLS_AGREE:.1%}), so the file is not written. Please report this."
             )
         return {"rows": n, "cells": cells, "cells_apart": wrong, "of_range": worst, "tolerance": TOLERANCE}
 

@@ -1,0 +1,212 @@
+"""What was fitted leaves as one ONNX file that gives the same results, or not at all."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import lookalike as la
+from lookalike import feeding, noise, onnxfile
+from lookalike.exporters import tracing, verification
+from lookalike.schema import Table
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(opened, feeds):
+    names = [value.name for value in opened.get_outputs()]
+    return dict(zip(names, opened.run(names, feeds), strict=True))
+
+
+def about(path):
+    return onnxfile.read(path).document("lookalike")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Export once what several tests look at."""
+    files = {}
+
+    def export(model, **options):
+        key = (id(model), *sorted(options.items()))
+        if key not in files:
+            path = tmp_path_factory.mktemp("exported") / "model.onnx"
+            model.export(path, **options)
+            files[key] = model, path, session(path)  # the model is kept, so that its id stays its own
+        return files[key][1:]
+
+    return export
+
+
+def close(model, wanted):
+    """Within 1e-5 of the spread of scores."""
+    return {"rtol": 1e-5, "atol": 1e-5 * model.calibration_.scores.std()}
+
+
+@pytest.mark.slow
+def test_a_file_scores_the_columns_of_a_frame_as_the_model_does(model, people, others, exported):
+    path, opened = exported(model)
+    odd = others.copy()
+    odd["city"] = odd["city"].fillna("Paris")  # never seen
+    odd.loc[odd.index[0], "income"] = 1e12
+    for frame in (people, others, odd, others.head(1)):
+        got = run(opened, feeding.feed(model.schema_, frame))
+        want = model.score_samples(frame)
+        assert_allclose(got["score"], want, **close(model, want))
+        assert_array_equal(got["p_value"], model.calibration_.p_values(got["score"]))
+        assert_array_equal(got["label"], np.where(got["score"] < model.offset_, -1, 1))
+        if len(frame):
+            explained = model.explain(frame)
+            assert_allclose(got["contributions"], explained.shares, **close(model, want))
+            assert_allclose(got["contributions"].sum(1), -got["score"], rtol=1e-12)
+            table = Table(got["expected_numbers"], got["expected_ids"])
+            pd.testing.assert_frame_equal(model.schema_.decode(table), explained.expected, rtol=1e-4)
+    document = about(path)
+    assert document["task"] == "score"
+    assert document["parity"]["of_spread"] <= 1e-5
+    assert document["threshold"] == model.offset_
+    assert len(document["golden"]["outputs"]["score"]) == verification.GOLDEN
+
+
+@pytest.mark.slow
+def test_rows_drawn_by_a_file_are_those_that_the_model_generates(model, exported):
+    path, opened = exported(model, task="generate")
+    given = {"city": "Oslo", "income": 30_000.0, "children": None}
+    schema, n = model.schema_, 40
+    for asked in ({}, given):
+        table = schema.condition(asked, n)
+        columns = [*schema.number_columns, *schema.category_columns]
+        known = np.tile([column.name in asked for column in columns], (n, 1))
+        normals, uniforms = noise.rows(7, 0, n, *about(path)["noise"])
+        blank = np.array([column.blank for column in schema.category_columns])
+        frame = schema.decode(Table(table.numbers, np.where(table.ids < 0, blank, table.ids)))
+        feeds = feeding.feed(schema, frame, allow_missing=True)
+        got = run(opened, {**feeds, "known": known, "normals": normals, "uniforms": uniforms})
+        drawn = schema.decode(Table(got["drawn_numbers"], got["drawn_ids"]), seed=7)
+        want = model.generate(n, given=asked, random_state=7)
+        pd.testing.assert_frame_equal(drawn, want, rtol=1e-3)  # the last digit may be rounded otherwise
+        # And in columns, for those who have onnxruntime alone.
+        again = feeding.feed(schema, drawn, allow_missing=True)
+        for name, column in again.items():
+            assert_array_equal(got[feeding.FILLED + name], column)
+
+
+@pytest.mark.slow
+def test_holes_are_filled_by_a_file_as_the_model_fills_them(people, family, exported):
+    model = family().fit(people) if family.func is la.GAN else pytest.skip("one family stands for all")
+    path, opened = exported(model, task="impute", inputs="core")
+    holey = people.head(60).copy()
+    holey.loc[holey.index[::2], ["income", "city", "children"]] = None
+    table = model.schema_.encode(holey, allow_missing=True)
+    document = about(path)
+    normals, uniforms = noise.rows(3, 0, 60, *document["noise"])
+    numbers = (table.numbers - document["centre"]).astype(np.float32)
+    got = run(opened, {"numbers": numbers, "ids": table.ids, "normals": normals, "uniforms": uniforms})
+    assert np.isfinite(got["drawn_numbers"]).all()
+    rows = np.flatnonzero(holey.isna().to_numpy().any(1))
+    assert len(rows) > 10
+    filled = model.impute(holey.iloc[rows], random_state=3)
+    # Row i of the noise goes to the i-th row with a hole.
+    part = {"numbers": numbers[rows], "ids": table.ids[rows]}
+    again = run(opened, {**part, "normals": normals[: len(rows)], "uniforms": uniforms[: len(rows)]})
+    ids, want = again["drawn_ids"], model.schema_.encode(filled)
+    assert_array_equal(ids, want.ids)
+    hole = np.isnan(table.numbers[rows])
+    drawn = model.schema_.decode(Table(again["drawn_numbers"], ids))
+    assert_allclose(model.schema_.encode(drawn).numbers[hole], want.numbers[hole], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_many_steps_are_a_scan_and_draw_the_same_rows(tmp_path):
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    model = la.VAE(max_steps=20, width=16, n_steps=tracing.UNROLLED + 1, random_state=0).fit(X)
+    model.export(tmp_path / "m.onnx", task="generate", inputs="core")
+    assert "Scan" in onnxfile.read(tmp_path / "m.onnx").operators
+    assert about(tmp_path / "m.onnx")["parity"]["cells_apart"] == 0
+
+
+@pytest.fixture(scope="module")
+def small():
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    return la.Diffusion(max_steps=20, width=16, depth=1, random_state=0).fit(X)
+
+
+def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, exported):
+    path, opened = exported(small, inputs="core")
+    X = np.random.default_rng(1).normal(size=(257, 2)).astype(np.float32)
+    document = about(path)
+    feeds = {
+        "numbers": (X - np.array(document["centre"])).astype(np.float32),
+        "ids": np.zeros((257, 0), np.int64),
+    }
+    got = run(opened, feeds)
+    assert_allclose(got["score"], small.score_samples(X), **close(small, X))
+    strict = run(opened, {**feeds, "threshold": np.array(np.median(got["score"]))})
+    assert (strict["label"] == -1).sum() == 128
+    assert_array_equal(strict["score"], got["score"])
+    for n in (0, 1, 2, 3, 64):
+        part = run(opened, {name: array[:n] for name, array in feeds.items()})
+        assert_array_equal(part["score"], got["score"][:n])
+    feeds["numbers"][0, 0] = np.inf
+    assert run(opened, feeds)["label"][0] == -1
+
+
+def test_equal_models_give_equal_files(small, exported, tmp_path):
+    path, _ = exported(small, inputs="core")
+    small.export(tmp_path / "again.onnx", inputs="core")
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+
+def test_what_float32_cannot_hold_is_not_written_with_a_core(tmp_path):
+    rng = np.random.default_rng(0)
+    near = rng.random(400) < 0.6
+    x = np.where(near, rng.normal(0, 1, 400), 1e7 + rng.normal(0, 1e-3, 400))
+    model = la.VAE(max_steps=20, width=16, random_state=0).fit(np.c_[x, rng.normal(size=400)])
+    with pytest.raises(la.ExportError, match=r"differs from torch's by .* export with inputs='columns'"):
+        model.export(tmp_path / "m.onnx", inputs="core", rows=np.c_[x, x])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_differs_is_not_written_and_the_old_file_stays(small, tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    path.write_text("old")
+    monkeypatch.setattr(verification, "TOLERANCE", 0.0)
+    words = r"onnxruntime's score differs from torch's by .* \(allowed: 0\) .* so the file is not written"
+    with pytest.raises(la.ExportError, match=words):
+        small.export(path, inputs="core")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_exported_is_said_at_once(small, tmp_path):
+    with pytest.raises(ValueError, match="task must be one of 'score', 'generate', 'impute', got 'predict'"):
+        small.export(tmp_path / "m", task="predict")
+    with pytest.raises(ValueError, match="inputs must be one of 'columns', 'core', got 'rows'"):
+        small.export(tmp_path / "m", inputs="rows")
+    with pytest.raises(Exception, match="not fitted"):
+        la.VAE().export(tmp_path / "m")
+
+
+def test_metadata_say_what_a_file_is(small, exported):
+    path, opened = exported(small, inputs="core")
+    document = about(path)
+    assert {"format", "schema", "columns", "calibration", "versions", "fingerprint", "golden"} <= set(
+        document
+    )
+    assert document["estimator"] == "Diffusion"
+    json.dumps(document, allow_nan=False)
+    feeds = {
+        name: np.array(values, np.float32 if name == "numbers" else np.int64)
+        for name, values in document["golden"]["inputs"].items()
+    }
+    feeds["ids"] = feeds["ids"].reshape(len(feeds["numbers"]), 0)
+    assert_array_equal(run(opened, feeds)["score"], document["golden"]["outputs"]["score"])
