@@ -29,7 +29,7 @@ from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.errors import require
 from lookalike.estimator import Estimator
-from lookalike.exporters.columns import Part, Draft, front, tail
+from lookalike.exporters.columns import Draft, Part, front, tail
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
