@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from lookalike.columns import Encoded
-from lookalike.schema import Schema
+from lookalike.frames import Frame
+from lookalike.schema import Schema, encode_cell
 from lookalike.values import Array, Name
 
 __all__ = ["describe", "feed", "input_names"]
@@ -122,9 +123,18 @@ def feed(
         columns = zip(_modelled(schema), encoded, strict=True)
         return {names[column.name]: column.tensor(cells) for column, cells in columns}
     return {
-        names[column.name]: column.feed(frame.column(position[column.name]), allow_missing)
+        names[column.name]: _tensor(column, frame, position[column.name], allow_missing)
         for column in _modelled(schema)
     }
+
+
+def _tensor(column: Encoded, frame: Frame, position: int, allow_missing: bool) -> Array:
+    cell = encode_cell(frame, position, column)
+    return (
+        column.feed(frame.column(position), allow_missing)
+        if cell is None
+        else column.tensor(np.array([cell]))
+    )
 
 
 def _modelled(schema: Schema) -> tuple[Encoded, ...]:

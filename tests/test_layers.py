@@ -35,6 +35,7 @@ FITTING = {
     "streaming",
     "filling",
     "explanation",
+    "face",
     "training",
     "archive",
     "persistence",
@@ -62,11 +63,12 @@ PLACES = {
     "levelled": Place({"errors", "values", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
     "schema": Place({"errors", "frames", *COLUMNS}, FRAMES),
-    "feeding": Place({"schema", *COLUMNS}, NUMPY),
-    "streaming": Place({"errors"}, FRAMES),
+    "feeding": Place({"frames", "schema", *COLUMNS}, NUMPY),
+    "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "parameters": Place({"errors"}, set()),
+    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
     "runtime": Place(
         DATA | EXPORTED | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
     ),
