@@ -36,6 +36,7 @@ FITTING = {
     "filling",
     "explanation",
     "face",
+    "vetting",
     "training",
     "archive",
     "persistence",
@@ -68,6 +69,7 @@ PLACES = {
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "parameters": Place({"errors"}, set()),
+    "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
     "runtime": Place(
         DATA | EXPORTED | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
