@@ -21,6 +21,7 @@ Python binding cuts NULs off the end of a text that it gives back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,12 @@ def describe(schema: Schema) -> list[dict[str, Any]]:
 
 
 def feed(
-    schema: Schema, data: object, allow_missing: bool = False, *, owner: str = "the schema"
+    schema: Schema,
+    data: object,
+    allow_missing: bool = False,
+    *,
+    owner: str = "the schema",
+    names: Mapping[Name, str] | None = None,
 ) -> dict[str, Array]:
     """Turn a table into the inputs of an exported graph.
 
@@ -104,6 +110,8 @@ def feed(
     ----------
     data, allow_missing, owner
         As of `Schema.encode`.
+    names : mapping of column name to input name, optional
+        As `input_names` gives them, for who calls often.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def feed(
         As `Schema.encode`.
     """
     frame, position = schema.open(data, owner=owner)
-    names = input_names(schema)
+    names = names or input_names(schema)
     table = schema.encode_at_once(frame, position, allow_missing)
     if table is not None:
         encoded = [*np.ascontiguousarray(table.numbers.T), *table.ids.T]

@@ -71,8 +71,12 @@ PLACES = {
     "parameters": Place({"errors"}, set()),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
+    "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "runtime": Place(
-        DATA | EXPORTED | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
+        DATA
+        | EXPORTED
+        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"},
+        FRAMES,
     ),
     # Models, without tables
     "layout": Place({"errors"}, TORCH),
