@@ -99,8 +99,8 @@ def _location_and_scale(column: Floats) -> tuple[float, float]:
 class Units(nn.Module):
     """From normal scores to standard scores, in which distances are the user's own.
 
-    Tabulated at evenly spaced scores, so that a value is found without a search; linear between them, with slope
-    one beyond.
+    Tabulated at evenly spaced scores, so that a value is found without a search; linear between them, and of
+    slope one beyond.
 
     Parameters
     ----------
