@@ -171,12 +171,16 @@ def _searchsorted(
     before = op.LessOrEqual if right else op.Less
     step = 1 << (rounds - 1)
     bounds = (op.Constant(value_ints=[i]) for i in (step - 1, step, axis))
-    found = before(op.Slice(sorted_sequence, *bounds), self)
-    place = op.Where(found, op.Constant(value_int=step), op.Constant(value_int=0))
+    place = _counted(op, before(op.Slice(sorted_sequence, *bounds), self), step)
     while step := step // 2:
         ahead = op.GatherElements(sorted_sequence, op.Add(place, op.Constant(value_int=step - 1)), axis=axis)
-        place = op.Where(before(ahead, self), op.Add(place, op.Constant(value_int=step)), place)
+        place = op.Add(place, _counted(op, before(ahead, self), step))
     return op.Min(place, op.Constant(value_int=length))
+
+
+def _counted(op: Any, found: Any, step: int) -> Any:
+    """`step` where found, else 0; onnxruntime's Where takes several times as long."""
+    return op.Mul(op.Cast(found, to=7), op.Constant(value_int=step))
 
 
 @contextmanager

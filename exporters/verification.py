@@ -106,7 +106,8 @@ class Trial:
         scale = np.maximum(spread, np.abs(want - np.median(scores)))
         error = np.abs(got["score"] - want) / scale
         self._within(error, "score")
-        self._within(np.abs(got["contributions"] - shares).max(1, initial=0) / scale, "contributions")
+        if "contributions" in got:
+            self._within(np.abs(got["contributions"] - shares).max(1, initial=0) / scale, "contributions")
         clear = np.abs(want - estimator.offset_) > TOLERANCE * scale
         labels = np.where(want < estimator.offset_, -1, 1)
         if (got["label"] != labels)[clear].any():

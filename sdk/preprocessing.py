@@ -22,6 +22,7 @@ from lookalike.layout import Layout, Rows
 Floats = NDArray[np.float64]
 
 MAX_KNOTS = 512
+UNIT_CELLS = 256
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
 LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm: 1e300 stays in float32, and in order
@@ -96,19 +97,41 @@ def _location_and_scale(column: Floats) -> tuple[float, float]:
 
 
 class Units(nn.Module):
-    """From normal scores to standard scores, in which distances are the user's own."""
+    """From normal scores to standard scores, in which distances are the user's own.
 
-    score: Tensor
-    unit: Tensor
+    Tabulated at evenly spaced scores, so that a value is found without a search; linear between them, and of
+    slope one beyond.
+
+    Parameters
+    ----------
+    score, unit : Tensor of shape (columns, knots)
+        The map at its knots, ascending.
+    """
+
+    low: Tensor
+    high: Tensor
+    per_unit: Tensor
+    start: Tensor
+    lines: Tensor
 
     def __init__(self, score: Tensor, unit: Tensor) -> None:
         super().__init__()
-        self.register_buffer("score", score)
-        self.register_buffer("unit", unit)
+        low, high = score[:, 0], score[:, -1]
+        share = torch.linspace(0, 1, UNIT_CELLS + 1, dtype=score.dtype)[:, None]
+        at = interpolate(low + share * (high - low), score, unit).T
+        lines = torch.stack([at[:, :-1], at[:, 1:] - at[:, :-1]], 2)
+        self.register_buffer("low", low.float())
+        self.register_buffer("high", high.float())
+        self.register_buffer("per_unit", (UNIT_CELLS / (high - low).clamp(min=1e-9)).float())
+        self.register_buffer("start", torch.arange(len(low)) * UNIT_CELLS)
+        self.register_buffer("lines", lines.flatten(0, 1).float())
 
     def forward(self, z: Tensor) -> Tensor:
-        beyond = (z - self.score[:, 0]).clamp(max=0) + (z - self.score[:, -1]).clamp(min=0)
-        return interpolate(z, self.score, self.unit) + beyond
+        place = ((z - self.low) * self.per_unit).clamp(0, UNIT_CELLS)
+        cell = place.floor().clamp(max=UNIT_CELLS - 1)
+        line = nn.functional.embedding(cell.long() + self.start, self.lines)
+        beyond = (z - self.low).clamp(max=0) + (z - self.high).clamp(min=0)
+        return line[..., 0] + (place - cell) * line[..., 1] + beyond
 
 
 class Numbers(nn.Module):
@@ -169,8 +192,8 @@ class Numbers(nn.Module):
         return squash((x / self.scale).clamp(-self.most, self.most) - self.location / self.scale)
 
     def units(self) -> Units:
-        """The map from normal to standard scores, in float32."""
-        return Units(self.middle.float(), self.standard(self.value.T).T.float().contiguous())
+        """The map from normal to standard scores."""
+        return Units(self.middle, self.standard(self.value.T).T.contiguous())
 
     def encode(self, x: Tensor) -> Tensor:
         """Normal scores; beyond the values seen they go on as the standard scores do. NaN stays NaN."""

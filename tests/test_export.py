@@ -160,6 +160,12 @@ def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, expor
     assert run(opened, feeds)["label"][0] == -1
 
 
+def test_a_file_may_leave_explanations_out(small, tmp_path):
+    small.export(tmp_path / "m.onnx", inputs="core", explain=False)
+    outputs = [value.name for value in onnxfile.read(tmp_path / "m.onnx").outputs]
+    assert outputs == ["score", "p_value", "label"]
+
+
 def test_equal_models_give_equal_files(small, exported, tmp_path):
     path, _ = exported(small, inputs="core")
     small.export(tmp_path / "again.onnx", inputs="core")

@@ -1,0 +1,270 @@
+"""Exported models beside torch and beside peers: latency of one row, rows per second, generation. One thread.
+
+    python benchmarks/serving.py                      # our files, torch eager, scikit-learn
+    python benchmarks/serving.py --peers python3.11   # and PyOD and skl2onnx, in a venv made for them
+
+The table has 64 normal columns; in its other form 8 of them are text of 12 levels. Every figure is the median
+of several rounds, in which all subjects take turns, so that a busy moment meets all of them. `GEMM` is what
+onnxruntime multiplies per second in a matrix product of 512 x 256 x 256, and a share of it is what a graph's
+own products would need at that speed, divided by the time it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pandas as pd
+import torch
+
+import lookalike as la
+from lookalike import feeding, noise
+from lookalike.verbs import Completer, Scorer
+
+HERE = Path(__file__).resolve().parent
+COLUMNS, TEXTS, LEVELS, TRAIN = 64, 8, 12, 2000
+ROUNDS = 9
+
+PEERS = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from sklearn.ensemble import IsolationForest
+rng = np.random.default_rng(0)
+X = rng.normal(size=(5000, 64)).astype(np.float32)
+big = rng.normal(size=(16384, 64)).astype(np.float32)
+def timed(call, seconds=1.0):
+    call()
+    taken = []
+    while sum(taken) < seconds or len(taken) < 5:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2]
+found = {}
+def measure(name, score):
+    found[name] = {str(n): timed(lambda: score(big[:n])) for n in (1, 256, 1024, 16384)}
+from pyod.models.auto_encoder import AutoEncoder
+from pyod.models.vae import VAE
+measure("PyOD AutoEncoder", AutoEncoder(epoch_num=2, verbose=0).fit(X).decision_function)
+measure("PyOD VAE", VAE(epoch_num=2, verbose=0).fit(X).decision_function)
+import onnxruntime as ort
+from skl2onnx import to_onnx
+forest = IsolationForest(random_state=0).fit(X)
+data = to_onnx(forest, X[:1], target_opset={"": 20, "ai.onnx.ml": 3}).SerializeToString()
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(data, options)
+measure("skl2onnx IsolationForest", lambda x: session.run(None, {"X": x}))
+print(json.dumps(found))
+"""
+
+
+def session(data: bytes | str) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def gemm(rows: int = 512, width: int = 256) -> tuple[Callable[[], Any], float]:
+    """A matrix product in onnxruntime, and its floating-point operations."""
+    weight = onnx.numpy_helper.from_array(np.ones((width, width), np.float32), "w")
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["n", width]) for name in "xy"]
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "gemm", values[:1], values[1:], [weight])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    opened, x = session(model.SerializeToString()), np.ones((rows, width), np.float32)
+    return lambda: opened.run(None, {"x": x}), 2.0 * rows * width * width
+
+
+def operations(path: Path) -> float:
+    """Floating-point operations a row in the matrix products of a graph."""
+    graph = onnx.load(path).graph
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
+    return float(sum(2 * sizes.get(node.input[1], 0) for node in products))
+
+
+def medians(subjects: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds a call, all subjects taking turns."""
+    repeats, taken = {}, {name: [] for name in subjects}
+    for name, call in subjects.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(int(0.05 / max(time.perf_counter() - start, 1e-7)), 1)
+    for _ in range(rounds):
+        for name, call in subjects.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            taken[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng(0)
+    numbers = pd.DataFrame(rng.normal(size=(TRAIN, COLUMNS)), columns=[f"n{i}" for i in range(COLUMNS)])
+    texts = numbers.copy()
+    levels = np.array([f"level {i}" for i in range(LEVELS)])
+    for i in range(TEXTS):
+        texts[f"n{i}"] = levels[rng.integers(LEVELS, size=TRAIN)]
+    return numbers, texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--families", default="VAE,GAN,Diffusion")
+    parser.add_argument("--peers", default="", help="an interpreter to make the peers' venv from")
+    parser.add_argument("--generate", action="store_true", help="also measure generation")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    product, work = gemm()
+    numbers, texts = tables()
+    from sklearn.ensemble import IsolationForest
+
+    forest = IsolationForest(random_state=0).fit(numbers.to_numpy())
+    with tempfile.TemporaryDirectory() as folder:
+        for family in args.families.split(","):
+            measure(family, Path(folder), numbers, texts, product, work, forest)
+            if args.generate:
+                generation(family, Path(folder), texts)
+    if args.peers:
+        for name, times in peers(args.peers).items():
+            print(f"{name:28s} " + "  ".join(f"{n} rows {1e6 * t:,.0f} us" for n, t in times.items()))
+
+
+def measure(
+    family: str,
+    folder: Path,
+    numbers: pd.DataFrame,
+    texts: pd.DataFrame,
+    product: Callable[[], Any],
+    work: float,
+    forest: Any,
+) -> None:
+    model = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(numbers)
+    mixed = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(texts)
+    paths = {name: folder / f"{family}-{name}.onnx" for name in ("core", "columns", "text", "ids")}
+    model.export(paths["core"], inputs="core", explain=False)
+    model.export(paths["columns"], explain=False)
+    mixed.export(paths["text"], explain=False)
+    mixed.export(paths["ids"], inputs="core", explain=False)
+    opened = {name: session(str(path)) for name, path in paths.items()}
+    scorer = Scorer(model.codec_, model.model_, model.n_train_)
+    flops = operations(paths["core"])
+
+    def subjects(n: int) -> dict[str, Callable[[], Any]]:
+        frame, words = numbers.iloc[np.arange(n) % TRAIN], texts.iloc[np.arange(n) % TRAIN]
+        table, coded = model.schema_.encode(frame), mixed.schema_.encode(words)
+        tensors, rows = (torch.tensor(table.numbers), torch.tensor(table.ids)), frame.to_numpy()
+        return {
+            "core": scored(opened["core"], {"numbers": table.numbers.astype(np.float32), "ids": table.ids}),
+            "columns": scored(opened["columns"], feeding.feed(model.schema_, frame)),
+            "text": scored(opened["text"], feeding.feed(mixed.schema_, words)),
+            "ids": scored(opened["ids"], {"numbers": coded.numbers.astype(np.float32), "ids": coded.ids}),
+            "torch eager": eager(lambda *given: scorer.energies(*given)[0].sum(1), tensors),
+            "IsolationForest": lambda: forest.score_samples(rows),
+            "GEMM": product,
+        }
+
+    for n in (1, 256, 1024, 16384):
+        found = medians(subjects(n), 5 if n > 1024 else ROUNDS)
+        speed = work / found.pop("GEMM")
+        share = flops * n / speed / found["core"]
+        print(
+            f"{family}, {n} rows: GEMM {speed / 1e9:.0f} GFLOP/s, {flops / 1e6:.2f} MFLOP a row: {share:.0%}"
+        )
+        show(found, n, "core")
+
+
+def scored(opened: Any, feeds: dict[str, Any]) -> Callable[[], Any]:
+    """Scores alone, in chunks of 512 rows."""
+    n = len(next(iter(feeds.values())))
+    parts = [{name: array[i : i + 512] for name, array in feeds.items()} for i in range(0, n, 512)]
+    return lambda: [opened.run(["score"], part) for part in parts]
+
+
+def eager(call: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Callable[[], Any]:
+    def run() -> Any:
+        with torch.inference_mode():
+            return call(*tensors)
+
+    return run
+
+
+def show(found: dict[str, float], n: int, base: str) -> None:
+    for name, seconds in found.items():
+        ratio = seconds / found[base]
+        print(
+            f"    {name:16s} {1e6 * seconds:12,.1f} us {n / seconds:12,.0f} rows/s {ratio:8.2f} x {base}",
+            flush=True,
+        )
+
+
+def generation(family: str, folder: Path, texts: pd.DataFrame) -> None:
+    model = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(texts)
+    path = folder / f"{family}-generate.onnx"
+    model.export(path, task="generate")
+    opened, completer = session(str(path)), Completer(model.codec_, model.model_, False)
+    columns = [value.name for value in opened.get_outputs() if value.name.startswith(feeding.FILLED)]
+
+    def subjects(n: int) -> dict[str, Callable[[], Any]]:
+        words = texts.iloc[np.arange(n) % TRAIN]
+        table = model.schema_.encode(words)
+        normals, uniforms = noise.rows(0, 0, n, *completer.noise_size)
+        known = np.zeros((n, table.numbers.shape[1] + table.ids.shape[1]), bool)
+        feeds = feeding.feed(model.schema_, words) | {
+            "known": known,
+            "normals": normals,
+            "uniforms": uniforms,
+        }
+        parts = np.split(known, [table.numbers.shape[1]], axis=1)
+        tensors = [torch.tensor(array) for array in (table.numbers, table.ids, *parts, normals, uniforms)]
+        return {
+            "arrays": lambda: opened.run(["drawn_numbers", "drawn_ids"], feeds),
+            "columns": lambda: opened.run(columns, feeds),
+            "torch eager": eager(completer, tensors),
+        }
+
+    for n in (1, 1024):
+        print(f"{family}, generate {n} rows")
+        show(medians(subjects(n), 5), n, "arrays")
+
+
+def peers(python: str) -> dict[str, dict[str, float]]:
+    """Time the peers in a venv of their own, made the first time."""
+    folder = HERE.parent / "build" / "peers"
+    binary = folder / "bin" / "python"
+    if not binary.exists():
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        wanted = ["pyod", "skl2onnx", "onnxruntime", "torch", "scikit-learn"]
+        constraints = ["-c", str(HERE.parent / "constraints.txt")]
+        subprocess.run([binary, "-m", "pip", "install", "-q", *constraints, *wanted], check=True)
+    done = subprocess.run([binary, "-c", PEERS], check=True, capture_output=True, text=True)
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
