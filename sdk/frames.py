@@ -213,6 +213,8 @@ def _rename(values: Values, native: str) -> Values:
 
 
 def _plain_name(name: object) -> Name:
+    if type(name) is str:
+        return name
     if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
         return int(name)
     if isinstance(name, str):
@@ -576,6 +578,8 @@ def open_frame(data: object) -> Frame:
 
 
 def _wrap(data: object) -> Frame:
+    if isinstance(data, Mapping):
+        return DictFrame(data)
     for is_type, wrapper in (
         (dependencies.is_pandas_dataframe, PandasFrame),
         (dependencies.is_polars_dataframe, PolarsFrame),
@@ -583,8 +587,6 @@ def _wrap(data: object) -> Frame:
     ):
         if is_type(data):
             return wrapper(data)
-    if isinstance(data, Mapping):
-        return DictFrame(data)
     pa: Any = dependencies.get_pyarrow()
     if pa is not None and isinstance(data, pa.RecordBatch):
         return ArrowFrame(pa.Table.from_batches([data]))

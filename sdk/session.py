@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -255,6 +254,8 @@ def _wrong_build(installed: Mapping[str, str]) -> str:
 
 def _installed() -> dict[str, str]:
     """Versions of the packages that bring the module onnxruntime."""
+    from importlib import metadata  # which takes a tenth of the time of importing this package
+
     found = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with suppress(metadata.PackageNotFoundError):
