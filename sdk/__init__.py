@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lookalike.columns import Ignored as Ignored
     from lookalike.errors import ArtifactError as ArtifactError
     from lookalike.errors import ConditionError as ConditionError
+    from lookalike.errors import DeviceError as DeviceError
     from lookalike.errors import ExportError as ExportError
     from lookalike.errors import LookalikeError as LookalikeError
     from lookalike.errors import LookalikeWarning as LookalikeWarning
@@ -43,6 +44,7 @@ _MODULES = {
     "errors": (
         "ArtifactError",
         "ConditionError",
+        "DeviceError",
         "ExportError",
         "LookalikeError",
         "LookalikeWarning",

@@ -147,6 +147,10 @@ class Encoded(Column):
         """Turn values into the numbers of `part`."""
         raise NotImplementedError
 
+    def cell(self, value: Any) -> float | int | None:
+        """Encode one Python value of the usual type; None for all others, which `encode` looks at."""
+        return None
+
     def decode(self, encoded: Array) -> Values:
         """Turn numbers of `part` back into values."""
         raise NotImplementedError

@@ -3,9 +3,10 @@
 LookalikeError
 +-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
 +-- ConditionError (ValueError)   `given=` asks for what cannot exist
-+-- ArtifactError (ValueError)    a file is damaged, foreign or of another version
++-- ArtifactError (ValueError)    a file is damaged, foreign, of another version or for another task
 +-- TrainingError (RuntimeError)  training has diverged
 +-- ExportError (RuntimeError)    an exported graph is not what was fitted, so it is not written
++-- DeviceError (RuntimeError)    the device asked for is not there: what is missing
 +-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
 +-- LookalikeWarning (UserWarning)    a valid but surprising result
 """
@@ -31,7 +32,7 @@ class ConditionError(LookalikeError, ValueError):
 
 
 class ArtifactError(LookalikeError, ValueError):
-    """A file that is damaged, foreign, of another version, or too large."""
+    """A file that is damaged, foreign, of another version, for another task, or too large."""
 
 
 class TrainingError(LookalikeError, RuntimeError):
@@ -40,6 +41,10 @@ class TrainingError(LookalikeError, RuntimeError):
 
 class ExportError(LookalikeError, RuntimeError):
     """An exported graph that does not give what the fitted model does."""
+
+
+class DeviceError(LookalikeError, RuntimeError):
+    """A device that was asked for and cannot be had, or that fails."""
 
 
 class MissingExtraError(LookalikeError, ImportError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,17 +20,15 @@ from torch import Tensor
 from lookalike import archive, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.columns import Column, Ignored
-from lookalike.errors import ConditionError, SchemaError
-from lookalike.explanation import Explanation
-from lookalike.filling import fill
+from lookalike.columns import Column
+from lookalike.errors import SchemaError
+from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.models.family import Family
-from lookalike.parameters import RANGES, Range, check_parameters
+from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
 from lookalike.preprocessing import Numbers, TableCodec
 from lookalike.schema import Schema, Table
-from lookalike.streaming import parts
 from lookalike.training import Callback, Schedule, seeded, train
 from lookalike.verbs import Completer, Scorer
 
@@ -42,12 +39,11 @@ PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
-ENCODED = 65_536  # rows encoded at once
 MOST_STEPS = 4000
 LARGE = 10_000  # rows from which networks are wide
 
 
-class Estimator(OutlierMixin, BaseEstimator):
+class Estimator(Face, OutlierMixin, BaseEstimator):
     """What `VAE`, `GAN` and `Diffusion` share; not to be used itself."""
 
     _key: ClassVar[str]
@@ -154,11 +150,11 @@ class Estimator(OutlierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
-        normal = Calibration(self._score(table.rows(calibration)))
+        normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
         else:
-            offset = float(np.percentile(self._score(table), 100.0 * float(self.contamination)))
+            offset = float(np.percentile(self._scores(table), 100.0 * float(self.contamination)))
         self._learn(State(schema, codec, model, normal, history, width, len(training), offset))
         return self
 
@@ -179,116 +175,40 @@ class Estimator(OutlierMixin, BaseEstimator):
         digest.update(np.ascontiguousarray(table.ids).tobytes())
         return digest.hexdigest()
 
-    # ---- scoring ---------------------------------------------------------------------------------------
-
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Score rows by how well the model explains them.
-
-        Parameters
-        ----------
-        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
-            Columns as in `fit`, matched by name. Missing values are allowed where `fit` saw some.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,), float64
-            Higher is more normal; minus an energy in nats. A row's score depends on the row alone.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        SchemaError
-            If a column is missing, unknown, of another type than in `fit`, or holds infinity.
-        """
-        check_is_fitted(self)
-        return np.concatenate([self._score(table) for table in self._tables(X)])
-
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
-
-        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
-        calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
-        """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+    # ---- what `Face` asks for ----------------------------------------------------------------------------
 
     def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:
         """Fit, and predict the rows fitted; shape (n_rows,)."""
         return self.fit(X).predict(X)
 
-    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
-        """Return minus `score_samples`, an energy in nats: higher is more anomalous, as in PyOD.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,), float64
-        """
-        return -self.score_samples(X)
-
-    def p_values(self, X: Any) -> NDArray[np.float64]:
-        """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
-
-        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
-        most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
-        """
-        scores = self.score_samples(X)  # first, for it refuses before fit
-        return self.calibration_.p_values(scores)
-
-    def explain(self, X: Any) -> Explanation:
-        """Tell which columns make each row odd, and what the model would have expected there.
-
-        Returns
-        -------
-        Explanation
-            `shares` (n_rows, n_columns) add up to `anomaly_score`; `expected` is a table like X.
-        """
+    def _check(self, task: str) -> None:
         check_is_fitted(self)
-        layout, shares, tables = self.codec_.layout, [], []
-        for table in self._tables(X):
-            for cells, expected in self._energies(table):
-                shares.append(layout.sum_by_column(cells).numpy())
-                tables.append(_table(*self._scorer.expected(expected)))
-        schema = self.schema_
-        shown = [column.name for column in schema.columns if not isinstance(column, Ignored)]
-        return Explanation(
-            [column.name for column in self._modelled()],
-            np.concatenate(shares),
-            self._decode(tables),
-            X,
-            (schema.names, shown),
-        )
 
-    def _modelled(self) -> list[Column]:
-        """The columns the model sees, in the order of its layout."""
-        return [*self.schema_.number_columns, *self.schema_.category_columns]
+    @property
+    def _owner(self) -> str:
+        return type(self).__name__
 
-    def _tables(self, X: Any) -> Iterator[Table]:
-        """Encode a part of the rows at a time."""
-        owner = type(self).__name__
-        try:
-            for part in parts(X, ENCODED):
-                yield self.schema_.encode(part, owner=owner)
-        except SchemaError:
-            self.schema_.encode(X, owner=owner)  # says the same, with the row counted from the first
-            raise
+    def _scores(self, rows: Table, first: int = 0) -> NDArray[np.float64]:
+        return -np.concatenate([cells.sum(1).numpy() for cells, _ in self._energies(rows, first)])
 
-    def _score(self, table: Table) -> NDArray[np.float64]:
-        return -np.concatenate([cells.sum(1).numpy() for cells, _ in self._energies(table)])
+    def _shares(self, rows: Table, first: int) -> tuple[NDArray[np.float64], Table]:
+        shares, tables = [], []
+        for cells, expected in self._energies(rows, first):
+            shares.append(self.codec_.layout.sum_by_column(cells).numpy())
+            tables.append(_table(*self._scorer.expected(expected)))
+        return np.concatenate(shares), Table.join(tables)
 
-    def _energies(self, table: Table) -> Iterator[tuple[Tensor, Rows]]:
+    def _energies(self, table: Table, first: int = 0) -> Iterator[tuple[Tensor, Rows]]:
         """Energy of each cell, float64, and the rows expected, in chunks of one size."""
-        scorer, chunk = self._scorer, self._chunk()
+        scorer, chunk, layout = self._scorer, self._chunk(), self.codec_.layout
         for start in range(0, len(table), chunk):
             part = table.rows(slice(start, start + chunk))
             n = len(part)
             with torch.inference_mode():
                 cells, expected = scorer.energies(*_padded(chunk, part.numbers, part.ids))
             cells = cells[:n]
-            self._check_finite(cells, start)
+            if not cells.isfinite().all():
+                self._refuse(layout.sum_by_column(cells).numpy(), first + start)
             yield cells, expected.take(slice(n))
 
     @property
@@ -300,123 +220,20 @@ class Estimator(OutlierMixin, BaseEstimator):
         rows = max(CHUNK_FEATURES // self.codec_.layout.width, 16)
         return min(1 << rows.bit_length() - 1, CHUNK)
 
-    def _check_finite(self, cells: Tensor, start: int) -> None:
-        """A score that is no number must not pass for one."""
-        wrong = (~cells.isfinite()).nonzero()
-        if len(wrong):
-            row, cell = wrong[0].tolist()
-            column = self._modelled()[self.codec_.layout.columns[cell]]
-            raise SchemaError(
-                f"row {start + row} has no finite score: its value of column {column.name!r} is too far from "
-                "those of fit. Correct it, or make it missing."
-            )
-
-    # ---- generation ------------------------------------------------------------------------------------
-
-    def generate(
-        self, n: int = 1, given: Mapping[Any, Any] | None = None, random_state: noise.RandomState = None
-    ) -> Any:
-        """Draw new rows.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        given : mapping of column name to value, optional
-            What every row must hold, exactly: ``{"income": ">50K", "age": 40}``; None for missing. A sequence
-            gives one value a row. The other columns are drawn given these; nothing is rejected.
-        random_state : int, Generator, RandomState or None
-            Row i depends on the seed and on i alone, not on n. None draws fresh rows at every call.
-
-        Returns
-        -------
-        DataFrame, pyarrow.Table or ndarray
-            n rows with the columns, dtypes and categories of `fit`, numbers within the range of `fit`.
-
-        Raises
-        ------
-        ConditionError
-            If a condition names an unknown column or level, or a number out of the range of `fit`.
-        """
-        check_is_fitted(self)
-        Range(0, math.inf, whole=True).check("n", n)
-        if not isinstance(given, Mapping | None):
-            raise ConditionError(
-                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
-            )
-        asked = dict(given or {})
-        seed = noise.seed_from(random_state)
-        table = self.schema_.condition(asked, n)
-        known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
-        known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
-        known = (
-            np.broadcast_to(known_numbers, table.numbers.shape),
-            np.broadcast_to(known_ids, table.ids.shape),
-        )
-        return self._decode([self._complete(table, *known, seed, impute=False)], seed=seed)
-
-    def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
-        """Fill in missing values by draws given the rest of the row.
-
-        Parameters
-        ----------
-        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
-            Any column may have missing values, whether or not it had any in `fit`.
-        n_draws : int
-            Independent completions.
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        table like X, or list of `n_draws` of them
-            A single table for ``n_draws=1``. What was known is as it was.
-        """
-        check_is_fitted(self)
-        Range(1, math.inf, whole=True).check("n_draws", n_draws)
-        table = self.schema_.encode(X, allow_missing=True, owner=type(self).__name__)
-        blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
-        holes = np.isnan(table.numbers), table.ids == blank
-        rows = np.flatnonzero(holes[0].any(1) | holes[1].any(1))
-        known = ~holes[0][rows], ~holes[1][rows]
-        seed = noise.seed_from(random_state)
-        draws = []
-        for k in range(n_draws):
-            drawn = Table(table.numbers.copy(), table.ids.copy())
-            if len(rows):
-                new = self._complete(table.rows(rows), *known, (seed + k) % 2**64, impute=True)
-                drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
-            draws.append(fill(X, self.schema_, drawn, holes))
-        return draws[0] if n_draws == 1 else draws
-
-    def _complete(
-        self,
-        table: Table,
-        known_numbers: NDArray[np.bool_],
-        known_ids: NDArray[np.bool_],
-        seed: int,
-        impute: bool,
-    ) -> Table:
-        """Draw what is not known, row i with row i of the noise. `impute`: nothing is left missing."""
-        completer, n, chunk = Completer(self.codec_, self.model_, impute), len(table), self._chunk()
-        numbers, ids = np.empty_like(table.numbers), np.empty_like(table.ids)
+    def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
+        completer, n, chunk = Completer(self.codec_, self.model_, impute), len(rows), self._chunk()
+        numbers, ids = np.empty_like(rows.numbers), np.empty_like(rows.ids)
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))
-            rows = table.numbers[part], table.ids[part], known_numbers[part], known_ids[part]
+            given = rows.numbers[part], rows.ids[part], known[0][part], known[1][part]
             drawn_from = noise.rows(seed, start, chunk, *completer.noise_size)
             with torch.inference_mode():
-                drawn = completer(
-                    *_padded(chunk, *rows),
-                    *map(torch.from_numpy, drawn_from),
-                )
+                drawn = completer(*_padded(chunk, *given), *map(torch.from_numpy, drawn_from))
             new = _table(*drawn).rows(slice(part.stop - start))
             numbers[part], ids[part] = new.numbers, new.ids
         return Table(numbers, ids)
 
-    def _decode(self, tables: list[Table], seed: int = 0) -> Any:
-        table = Table(np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables]))
-        return self.schema_.decode(table, seed=seed)
-
-    # ---- files and faces -------------------------------------------------------------------------------
+    # ---- files and tags -------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write the fitted estimator to one `.lookalike` file, whole or not at all.

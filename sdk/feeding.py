@@ -21,12 +21,14 @@ Python binding cuts NULs off the end of a text that it gives back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lookalike.columns import Encoded
-from lookalike.schema import Schema
+from lookalike.frames import Frame
+from lookalike.schema import Schema, encode_cell
 from lookalike.values import Array, Name
 
 __all__ = ["describe", "feed", "input_names"]
@@ -95,7 +97,12 @@ def describe(schema: Schema) -> list[dict[str, Any]]:
 
 
 def feed(
-    schema: Schema, data: object, allow_missing: bool = False, *, owner: str = "the schema"
+    schema: Schema,
+    data: object,
+    allow_missing: bool = False,
+    *,
+    owner: str = "the schema",
+    names: Mapping[Name, str] | None = None,
 ) -> dict[str, Array]:
     """Turn a table into the inputs of an exported graph.
 
@@ -103,6 +110,8 @@ def feed(
     ----------
     data, allow_missing, owner
         As of `Schema.encode`.
+    names : mapping of column name to input name, optional
+        As `input_names` gives them, for who calls often.
 
     Returns
     -------
@@ -115,16 +124,25 @@ def feed(
         As `Schema.encode`.
     """
     frame, position = schema.open(data, owner=owner)
-    names = input_names(schema)
+    names = names or input_names(schema)
     table = schema.encode_at_once(frame, position, allow_missing)
     if table is not None:
         encoded = [*np.ascontiguousarray(table.numbers.T), *table.ids.T]
         columns = zip(_modelled(schema), encoded, strict=True)
         return {names[column.name]: column.tensor(cells) for column, cells in columns}
     return {
-        names[column.name]: column.feed(frame.column(position[column.name]), allow_missing)
+        names[column.name]: _tensor(column, frame, position[column.name], allow_missing)
         for column in _modelled(schema)
     }
+
+
+def _tensor(column: Encoded, frame: Frame, position: int, allow_missing: bool) -> Array:
+    cell = encode_cell(frame, position, column)
+    return (
+        column.feed(frame.column(position), allow_missing)
+        if cell is None
+        else column.tensor(np.array([cell]))
+    )
 
 
 def _modelled(schema: Schema) -> tuple[Encoded, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lookalike.frames import WRITERS, open_frame
 from lookalike.schema import Schema, Table
-from lookalike.values import NANOSECONDS, Array, Storage, Values, label_array, to_objects
+from lookalike.values import NANOSECONDS, Array, Name, Storage, Values, label_array, to_objects
 
 Holes = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """Where numbers and where categories are missing: shapes (n, n_numbers) and (n, n_categories)."""
@@ -103,8 +103,11 @@ _CONVERT: dict[str, Callable[[Array], Array]] = {
 
 def _series(fresh: Values, container: str, fitted: str) -> Any:
     """A whole column that held nothing: in the dtype of fit, or what the container makes of the values."""
-    if container == fitted or container == "numpy":
+    if container == fitted:
         return WRITERS[container]().column(fresh)
+    if container in ("numpy", "dict"):
+        data = fresh.plain()
+        return data if data.dtype.kind in "fiu" else label_array("text", to_objects(fresh))
     backend: Any = container
     return nw.new_series(str(fresh.name), to_objects(fresh), backend=backend).to_native()
 
@@ -115,6 +118,11 @@ def _with_arrays(frame: Any, columns: dict[int, Array]) -> Array:
     for i, column in columns.items():
         array[:, i] = column
     return array
+
+
+def _with_columns(frame: Any, columns: dict[int, Array]) -> dict[Name, Any]:
+    filled = {i: column[0] if frame.is_row else column for i, column in columns.items()}
+    return {name: filled.get(i, frame.columns[i]) for i, name in enumerate(frame.names)}
 
 
 def _with_pandas(frame: Any, columns: dict[int, Any]) -> Any:
@@ -137,6 +145,7 @@ def _with_arrow(frame: Any, columns: dict[int, Any]) -> Any:
 
 _WITH: dict[str, Callable[[Any, dict[int, Any]], Any]] = {
     "numpy": _with_arrays,
+    "dict": _with_columns,
     "pandas": _with_pandas,
     "polars": _with_polars,
     "pyarrow": _with_arrow,

@@ -1,4 +1,4 @@
-"""Tables of pandas, polars, Arrow and numpy: read a column as `Values`, write one back dtype by dtype."""
+"""Tables of pandas, polars, Arrow and numpy, and dicts of columns: read and write them dtype by dtype."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from lookalike.values import (
     Storage,
     UnreadableError,
     Values,
+    has_rows,
     label_array,
     read_array,
+    shorten,
     to_objects,
+    values_of,
 )
 
 # ---- writing: numpy ----
@@ -128,6 +131,54 @@ class NumpyWriter:
         for i, column in enumerate(columns):
             matrix[:, i] = column
         return matrix
+
+
+class DictFrame:
+    """A mapping of names to columns: lists, arrays or series. One value each, not in lists, is one row."""
+
+    container: ClassVar[str] = "dict"
+
+    def __init__(self, native: Mapping[Any, Any]) -> None:
+        self.names: list[Name] = [_plain_name(name) for name in native]
+        self.columns = list(native.values())
+        single = [not has_rows(column) for column in self.columns]
+        self.is_row = all(single)
+        self.n_rows = 1 if self.is_row else self._length(single)
+
+    def _length(self, single: list[bool]) -> int:
+        if any(single):
+            i = single.index(True)
+            raise SchemaError(
+                f"column {self.names[i]!r} is the single value {shorten(repr(self.columns[i]))}, and others "
+                "have many. Give a value to each column, for one row, or a list or array."
+            )
+        lengths = [len(column) for column in self.columns]
+        for name, length in zip(self.names, lengths, strict=True):
+            if length != lengths[0]:
+                raise SchemaError(
+                    f"column {name!r} has {length} values, but {self.names[0]!r} has {lengths[0]}. Give each "
+                    "column one value a row."
+                )
+        return lengths[0]
+
+    def column(self, position: int) -> Values:
+        name, column = self.names[position], self.columns[position]
+        values = [column] if self.is_row else column
+        if not isinstance(values, (list, tuple)) and np.ndim(values) != 1:
+            raise SchemaError(
+                f"column {name!r} has {np.ndim(values)} dimensions, but one value a row is expected."
+            )
+        return values_of(name, values)
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
+
+
+class DictWriter(NumpyWriter):
+    """Writes a dict of arrays."""
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Array], n_rows: int) -> Any:
+        return dict(zip(names, columns, strict=True))
 
 
 class PandasFrame:
@@ -489,6 +540,7 @@ class ArrowWriter:
 
 WRITERS: dict[str, Callable[[], Writer]] = {
     "numpy": NumpyWriter,
+    "dict": DictWriter,
     "pandas": PandasWriter,
     "polars": PolarsWriter,
     "pyarrow": ArrowWriter,
@@ -531,6 +583,11 @@ def _wrap(data: object) -> Frame:
     ):
         if is_type(data):
             return wrapper(data)
+    if isinstance(data, Mapping):
+        return DictFrame(data)
+    pa: Any = dependencies.get_pyarrow()
+    if pa is not None and isinstance(data, pa.RecordBatch):
+        return ArrowFrame(pa.Table.from_batches([data]))
     kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__qualname__}"
     if dependencies.is_polars_lazyframe(data):
         raise SchemaError("a polars LazyFrame has no rows yet. Collect it first: data.collect().")
@@ -544,8 +601,8 @@ def _wrap(data: object) -> Frame:
     )
     if foreign or not (isinstance(data, (list, tuple)) or hasattr(data, "__array__")):
         raise SchemaError(
-            f"a {kind} is not a table that can be read. Pass a pandas or polars DataFrame, a pyarrow Table "
-            "or a 2-D numpy array."
+            f"a {kind} is not a table that can be read. Pass a pandas or polars DataFrame, a pyarrow Table, "
+            "a 2-D numpy array or a dict of columns."
         )
     return NumpyFrame(_matrix(data))
 

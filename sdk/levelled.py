@@ -20,6 +20,9 @@ _FEW_LEVELS = 10  # a column of whole numbers in a frame with at most so many va
 _ROWS_PER_LEVEL = 5
 
 
+_USUAL = {"text": str, "boolean": bool, "integer": int}  # Python's type of a value, by family
+
+
 def same_unit(storage: Storage, values: Values, labels: list[Scalar]) -> list[Scalar]:
     """Labels that are times in the unit of a storage; one between two of its ticks is no level."""
     mine, theirs = NANOSECONDS.get(storage.unit), NANOSECONDS.get(values.storage.unit)
@@ -84,6 +87,10 @@ class Levelled(Encoded):
         )
         ids = ids_of[codes] if len(labels) else np.full(len(values), self.blank)
         return np.where(values.missing, self.blank, ids) if values.any_missing else ids
+
+    def cell(self, value: Any) -> int | None:
+        usual = type(value) is _USUAL.get(self.storage.family)
+        return self._position.get(value, self.unseen) if usual else None
 
     def decode(self, ids: NDArray[np.int64]) -> Values:
         """Turn ids back into values. What fit did not see, having no value, comes back missing."""

@@ -287,6 +287,13 @@ class Number(Measured):
             return
         super()._same_type(values)
 
+    def cell(self, value: Any) -> float | None:
+        if not (self.is_plain and self.storage.family in ("float", "integer")):
+            return None
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return float(value) if type(value) is int and -_EXACT <= value <= _EXACT else None
+
     def _measure(self, values: Values) -> NDArray[np.float64]:
         values = self._as_numbers(values)
         refuse_infinity(values)

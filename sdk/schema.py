@@ -25,7 +25,7 @@ unless they are declared `Ignored`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from lookalike.columns import Column, Encoded, Ignored
 from lookalike.errors import ConditionError, LookalikeWarning, SchemaError, did_you_mean
-from lookalike.frames import WRITERS, Frame, NumpyFrame, open_frame
+from lookalike.frames import WRITERS, DictFrame, Frame, NumpyFrame, open_frame
 from lookalike.identifiers import Identifier
 from lookalike.levelled import Boolean, Categorical, Constant, Levelled
 from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of
@@ -78,6 +78,11 @@ def infer(values: Values, plain_array: bool = False) -> Column:
     return next(kind() for kind in _INFERENCE if kind.suits(values, plain_array))
 
 
+def encode_cell(frame: Frame, position: int, column: Encoded) -> float | int | None:
+    """Encode one value of a row that came as a dict; None where the column has to be read."""
+    return column.cell(frame.columns[position]) if isinstance(frame, DictFrame) and frame.is_row else None
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows as a model takes them.
@@ -100,6 +105,11 @@ class Table:
     def rows(self, index: slice | NDArray[Any]) -> Table:
         """Select rows by a slice, positions or a mask."""
         return Table(self.numbers[index], self.ids[index])
+
+    @classmethod
+    def join(cls, tables: Sequence[Table]) -> Table:
+        """Put tables one below the other."""
+        return cls(np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables]))
 
 
 @dataclass(frozen=True, repr=False)
@@ -217,10 +227,15 @@ class Schema:
             return table
         numbers = np.empty((frame.n_rows, len(self.number_columns)))
         ids = np.empty((frame.n_rows, len(self.category_columns)), dtype=np.int64)
-        for k, measured in enumerate(self.number_columns):
-            numbers[:, k] = measured.encode(frame.column(position[measured.name]), allow_missing)
-        for k, levelled in enumerate(self.category_columns):
-            ids[:, k] = levelled.encode(frame.column(position[levelled.name]), allow_missing)
+        cells: tuple[tuple[Array, Sequence[Encoded]], ...] = (
+            (numbers, self.number_columns),
+            (ids, self.category_columns),
+        )
+        for array, columns in cells:
+            for k, column in enumerate(columns):
+                at = position[column.name]
+                cell = encode_cell(frame, at, column)
+                array[:, k] = column.encode(frame.column(at), allow_missing) if cell is None else cell
         return Table(numbers, ids)
 
     def encode_at_once(

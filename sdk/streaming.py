@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from lookalike.values import has_rows
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def streamed(method: Method) -> Method:
+    """Let a method of a table take an iterator of tables too, and then yield the result of each."""
+
+    @wraps(method)
+    def each(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(X, Iterator):
+            return (method(self, table, *args, **kwargs) for table in X)
+        return method(self, X, *args, **kwargs)
+
+    return cast(Method, each)  # typed for one table, which is what most callers have
+
 
 def n_rows(data: Any) -> int:
     """Number of rows; 0 for what says no shape, such as a list of rows."""
+    if isinstance(data, Mapping):
+        return max((len(column) for column in data.values() if has_rows(column)), default=1)
     return int(data.shape[0]) if hasattr(data, "shape") and len(data.shape) else 0
 
 
@@ -18,6 +37,10 @@ def rows_of(data: Any, start: int, stop: int) -> Any:
     """Rows `start` to `stop`, in the container they came in."""
     if isinstance(data, (np.ndarray, list, tuple)):
         return data[start:stop]
+    if isinstance(data, Mapping):
+        return {name: column[start:stop] if has_rows(column) else column for name, column in data.items()}
+    if hasattr(data, "slice") and hasattr(data, "to_pylist"):  # of Arrow, where narwhals knows no batches
+        return data.slice(start, stop - start)
     return nw.from_native(data, eager_only=True)[start:stop].to_native()
 
 

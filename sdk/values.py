@@ -148,6 +148,13 @@ def shorten(text: str, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def has_rows(given: Any) -> bool:
+    """Whether this is a sequence, series or array; text is one value, and so is an array of no dimension."""
+    if isinstance(given, (str, list, tuple)):
+        return not isinstance(given, str)
+    return hasattr(given, "__len__") and np.shape(given) != ()
+
+
 def values_of(name: Name, given: object) -> Values:
     """Read a sequence, series or array of one dimension."""
     if isinstance(given, (list, tuple)):

@@ -50,7 +50,7 @@ def test_rows_beyond_one_encoding_score_as_they_do_alone(family, monkeypatch):
     X = np.random.default_rng(0).normal(size=(300, 2))
     model = family().fit(X)
     scores = model.score_samples(X)
-    monkeypatch.setattr("lookalike.estimator.ENCODED", 128)
+    monkeypatch.setattr("lookalike.face.ENCODED", 128)
     for table in (X, pd.DataFrame(X, columns=["x0", "x1"])):
         assert_array_equal(model.score_samples(table), scores)
         assert_array_equal(model.explain(table).shares.sum(1), model.anomaly_score(table))

@@ -35,6 +35,8 @@ FITTING = {
     "streaming",
     "filling",
     "explanation",
+    "face",
+    "vetting",
     "training",
     "archive",
     "persistence",
@@ -62,13 +64,19 @@ PLACES = {
     "levelled": Place({"errors", "values", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
     "schema": Place({"errors", "frames", *COLUMNS}, FRAMES),
-    "feeding": Place({"schema", *COLUMNS}, NUMPY),
-    "streaming": Place({"errors"}, FRAMES),
+    "feeding": Place({"frames", "schema", *COLUMNS}, NUMPY),
+    "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "parameters": Place({"errors"}, set()),
+    "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
+    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
+    "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "runtime": Place(
-        DATA | EXPORTED | {"archive", "streaming", "filling", "explanation", "parameters", "_version"}, FRAMES
+        DATA
+        | EXPORTED
+        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"},
+        FRAMES,
     ),
     # Models, without tables
     "layout": Place({"errors"}, TORCH),

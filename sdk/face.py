@@ -1,0 +1,261 @@
+"""What a fitted model offers to a user, whether torch runs it or, from an exported file, onnxruntime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike import noise
+from lookalike.calibration import Calibration
+from lookalike.columns import Encoded, Ignored
+from lookalike.errors import ConditionError, SchemaError
+from lookalike.explanation import Explanation
+from lookalike.filling import Holes, fill
+from lookalike.parameters import Range
+from lookalike.schema import Schema, Table
+from lookalike.streaming import parts, streamed
+
+ENCODED = 65_536  # rows encoded at once
+
+Known = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Where numbers and where categories are given: shapes (n, n_numbers) and (n, n_categories)."""
+
+
+class Face:
+    """Score, explain, generate and impute, by the few methods at the end that a subclass has to give.
+
+    Methods that score take an iterator of tables too, such as batches of a file, and then yield the result of
+    each.
+    """
+
+    schema_: Schema
+    calibration_: Calibration
+    offset_: float
+
+    # ---- scoring ---------------------------------------------------------------------------------------
+
+    @streamed
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Score rows by how well the model explains them.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
+            Columns as in `fit`, matched by name. Missing values are allowed where `fit` saw some. A dict of
+            single values is one row; an iterator of tables gives an iterator of results.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+            Higher is more normal; minus an energy in nats. A row's score depends on the row alone.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        SchemaError
+            If a column is missing, unknown, of another type than in `fit`, or holds infinity.
+        """
+        self._check("score")
+        scores: list[NDArray[np.float64]] = []
+        for first, rows in self._parts(X):
+            scores.append(self._scores(rows, first))
+        return np.concatenate(scores)
+
+    @streamed
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
+        return self.score_samples(X) - self.offset_
+
+    @streamed
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
+
+        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
+        calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @streamed
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return minus `score_samples`, an energy in nats: higher is more anomalous, as in PyOD.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+        """
+        return -self.score_samples(X)
+
+    @streamed
+    def p_values(self, X: Any) -> NDArray[np.float64]:
+        """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
+
+        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
+        most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
+        """
+        scores = self.score_samples(X)  # first, for it refuses before fit
+        return self.calibration_.p_values(scores)
+
+    @streamed
+    def explain(self, X: Any) -> Explanation:
+        """Tell which columns make each row odd, and what the model would have expected there.
+
+        Returns
+        -------
+        Explanation
+            `shares` (n_rows, n_columns) add up to `anomaly_score`; `expected` is a table like X.
+        """
+        self._check("score")
+        found = [self._shares(rows, first) for first, rows in self._parts(X)]
+        schema = self.schema_
+        shown = [column.name for column in schema.columns if not isinstance(column, Ignored)]
+        return Explanation(
+            [column.name for column in self._modelled()],
+            np.concatenate([shares for shares, _ in found]),
+            schema.decode(Table.join([expected for _, expected in found])),
+            X,
+            (schema.names, shown),
+        )
+
+    def _modelled(self) -> list[Encoded]:
+        """The columns the model sees, in the order of its layout."""
+        return [*self.schema_.number_columns, *self.schema_.category_columns]
+
+    def _parts(self, X: Any) -> Iterator[tuple[int, Any]]:
+        """Encode a part of the rows at a time; yields the number of its first row with it."""
+        first = 0
+        try:
+            for part in parts(X, ENCODED):
+                rows = self._rows(part)
+                yield first, rows
+                first += len(rows)
+        except SchemaError:
+            self._rows(X)  # says the same, with the row counted from the first
+            raise
+
+    def _refuse(self, shares: NDArray[np.float64], first: int) -> None:
+        """A score that is no number must not pass for one."""
+        row, k = np.argwhere(~np.isfinite(shares))[0].tolist()
+        raise SchemaError(
+            f"row {first + row} has no finite score: its value of column {self._modelled()[k].name!r} is too "
+            "far from those of fit. Correct it, or make it missing."
+        )
+
+    # ---- generation ------------------------------------------------------------------------------------
+
+    def generate(
+        self, n: int = 1, given: Mapping[Any, Any] | None = None, random_state: noise.RandomState = None
+    ) -> Any:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        given : mapping of column name to value, optional
+            What every row must hold, exactly: ``{"income": ">50K", "age": 40}``; None for missing. A sequence
+            gives one value a row. The other columns are drawn given these; nothing is rejected.
+        random_state : int, Generator, RandomState or None
+            Row i depends on the seed and on i alone, not on n. None draws fresh rows at every call.
+
+        Returns
+        -------
+        DataFrame, pyarrow.Table, ndarray or dict
+            n rows with the columns, dtypes and categories of `fit`, numbers within the range of `fit`.
+
+        Raises
+        ------
+        ConditionError
+            If a condition names an unknown column or level, or a number out of the range of `fit`.
+        """
+        self._check("generate")
+        Range(0, math.inf, whole=True).check("n", n)
+        if not isinstance(given, Mapping | None):
+            raise ConditionError(
+                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
+            )
+        asked = dict(given or {})
+        seed = noise.seed_from(random_state)
+        table = self.schema_.condition(asked, n)
+        known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
+        known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
+        known = (
+            np.broadcast_to(known_numbers, table.numbers.shape),
+            np.broadcast_to(known_ids, table.ids.shape),
+        )
+        drawn = self._complete(self._given(table), known, seed, impute=False)
+        return self.schema_.decode(_kept(table, known, drawn), seed=seed)
+
+    def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
+        """Fill in missing values by draws given the rest of the row.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
+            Any column may have missing values, whether or not it had any in `fit`.
+        n_draws : int
+            Independent completions.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        table like X, or list of `n_draws` of them
+            A single table for ``n_draws=1``. What was known is as it was.
+        """
+        self._check("impute")
+        Range(1, math.inf, whole=True).check("n_draws", n_draws)
+        given = self._rows(X, allow_missing=True)
+        table = given if isinstance(given, Table) else self.schema_.encode(X, allow_missing=True)
+        blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
+        holes: Holes = np.isnan(table.numbers), table.ids == blank
+        rows = np.flatnonzero(holes[0].any(1) | holes[1].any(1))
+        known = ~holes[0][rows], ~holes[1][rows]
+        seed = noise.seed_from(random_state)
+        draws = []
+        for k in range(n_draws):
+            drawn = Table(table.numbers.copy(), table.ids.copy())
+            if len(rows):
+                new = self._complete(given.rows(rows), known, (seed + k) % 2**64, impute=True)
+                drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
+            draws.append(fill(X, self.schema_, drawn, holes))
+        return draws[0] if n_draws == 1 else draws
+
+    # ---- what runs the model ---------------------------------------------------------------------------
+
+    def _check(self, task: str) -> None:
+        """Refuse to "score", "generate" or "impute" where that cannot be done."""
+        raise NotImplementedError
+
+    @property
+    def _owner(self) -> str:
+        """Who expects the columns, for errors."""
+        raise NotImplementedError
+
+    def _rows(self, X: Any, allow_missing: bool = False) -> Any:
+        """Encode a table for the methods below: a `Table`, or what else has a length and `rows(index)`."""
+        return self.schema_.encode(X, allow_missing, owner=self._owner)
+
+    def _given(self, table: Table) -> Any:
+        """Turn a table of conditions into what `_complete` takes."""
+        return table
+
+    def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
+        """Score rows, the first of which is number `first` to the user."""
+        raise NotImplementedError
+
+    def _shares(self, rows: Any, first: int) -> tuple[NDArray[np.float64], Table]:
+        """Energy of each modelled column, and what was expected there."""
+        raise NotImplementedError
+
+    def _complete(self, rows: Any, known: Known, seed: int, impute: bool) -> Table:
+        """Draw what is not known, row i with row i of the noise. `impute`: nothing is left missing."""
+        raise NotImplementedError
+
+
+def _kept(given: Table, known: Known, drawn: Table) -> Table:
+    """What was given, to the last bit."""
+    return Table(np.where(known[0], given.numbers, drawn.numbers), np.where(known[1], given.ids, drawn.ids))

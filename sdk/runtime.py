@@ -1,0 +1,380 @@
+"""Exported models without torch: score, explain, generate and impute with numpy, narwhals and onnxruntime.
+
+>>> from lookalike import runtime
+>>> model = runtime.load("fraud.onnx")  # doctest: +SKIP
+>>> model.predict(frame)  # doctest: +SKIP
+array([ 1, -1])
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike import noise, onnxfile
+from lookalike.calibration import Calibration
+from lookalike.errors import ArtifactError
+from lookalike.exported import TASKS, Exported, golden_rows, read_exported
+from lookalike.face import Face, Known
+from lookalike.feeding import FILLED, feed
+from lookalike.levelled import Levelled
+from lookalike.onnxfile import Contents
+from lookalike.parameters import Range
+from lookalike.schema import Schema, Table
+from lookalike.session import DEVICES, MAX_MEMORY, Session
+from lookalike.streaming import streamed
+from lookalike.values import Array
+
+__all__ = ["Info", "Model", "load"]
+
+TOLERANCE = 1e-4  # of golden rows: what processors, versions and devices may differ by
+
+
+def load(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    sha256: str | None = None,
+    max_bytes: int = 1 << 30,
+    max_memory: int = MAX_MEMORY,
+    tf32: bool = False,
+) -> Model:
+    """Open a file that `export` has written.
+
+    Nothing in the file is executed but its graph, which is judged before: operators are on a list, all data
+    are in the file, sizes are bounded. See SECURITY.md for what is promised.
+
+    Parameters
+    ----------
+    source : str, PathLike or bytes
+        A path, or the content of a file.
+    device : {"auto", "cpu", "cuda"}
+        "cuda" raises unless the work is done on a GPU indeed. "auto" takes one where there is one.
+    threads : int, optional
+        Chunks of 512 rows that run at once on a CPU; each takes one thread, and none waits for work. By
+        default as many as this process may use processors. Fewer rows take one thread whatever this says.
+    sha256 : str, optional
+        Digest that the file must have, as `export` returned it.
+    max_bytes : int
+        Larger files are refused before they are read.
+    max_memory : int
+        Bytes that the tensors of the model may take, whatever the file asks for.
+    tf32 : bool
+        Let CUDA round the factors of products to 10 bits: faster, and scores move by about 1e-3.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ArtifactError
+        If the file is damaged, foreign, of another version, or not one that may be run.
+    DeviceError
+        If ``device="cuda"`` and there is none: what is missing.
+    MissingExtraError
+        Without onnxruntime.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(map(repr, DEVICES))}, got {device!r}.")
+    for name, value in (("max_bytes", max_bytes), ("max_memory", max_memory), ("threads", threads)):
+        if name != "threads" or value is not None:
+            Range(1, math.inf, whole=True).check(name, value)
+    contents = onnxfile.read(source, sha256=sha256, max_bytes=max_bytes)
+    exported = read_exported(contents)
+    session = Session(
+        contents,
+        device=device,
+        threads=_usable_processors() if threads is None else threads,
+        max_memory=max_memory,
+        tf32=tf32,
+    )
+    return Model(
+        contents,
+        exported,
+        session,
+        {"device": device, "threads": threads, "max_memory": max_memory, "tf32": tf32},
+    )
+
+
+def _usable_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _reload(data: bytes, options: dict[str, Any]) -> Model:
+    return load(data, max_bytes=len(data), **options)
+
+
+class Model(Face):
+    """An exported model; `load` makes it.
+
+    Methods are those of the estimator that was exported, with the same tables, results and errors. A file has
+    one task: "score" (`score_samples`, `decision_function`, `predict`, `anomaly_score`, `p_values`,
+    `explain`), "generate" or "impute". One model may be used by several threads at a time.
+
+    Attributes
+    ----------
+    task : {"score", "generate", "impute"}
+    schema_ : Schema
+    offset_ : float
+        Scores below are anomalies.
+    calibration_ : Calibration
+        Of task "score".
+    """
+
+    def __init__(
+        self, contents: Contents, exported: Exported, session: Session, options: dict[str, Any]
+    ) -> None:
+        self.task = exported.task
+        self.schema_: Schema = exported.schema
+        self.offset_ = exported.threshold
+        if exported.calibration is not None:
+            self.calibration_: Calibration = exported.calibration
+        self._contents, self._exported, self._session, self._options = contents, exported, session, options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reload, (self._contents.data, self._options)
+
+    def __repr__(self) -> str:
+        return f"<{self._exported.estimator} exported to {TASKS[self.task]}, on {self._session.provider}>"
+
+    @streamed
+    def predict(self, X: Any, threshold: float | None = None) -> NDArray[np.int64]:
+        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
+            As of `score_samples`.
+        threshold : float, optional
+            Anomalies score below it; `offset_` if not given.
+        """
+        if threshold is None:
+            return super().predict(X)
+        if not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
+            raise ValueError(f"threshold must be a finite number, got {threshold!r}.")
+        return np.where(self.score_samples(X) < float(threshold), -1, 1)
+
+    def info(self) -> Info:
+        """Tell what the file holds and where it runs.
+
+        Returns
+        -------
+        Info
+            A dict that prints itself in lines.
+        """
+        exported, contents = self._exported, self._contents
+        about = {key: value for key, value in exported.about.items() if key not in ("versions", "golden")}
+        return Info(
+            task=self.task,
+            inputs=exported.inputs,
+            estimator=exported.estimator,
+            family=exported.family,
+            schema=self.schema_,
+            n_train=exported.n_train,
+            threshold=self.offset_,
+            precision=exported.precision,
+            provider=self._session.provider,
+            threads=self._session.threads,
+            nodes=self._session.placement(),
+            n_nodes=contents.n_nodes,
+            weight_bytes=contents.weight_bytes,
+            sha256=contents.sha256,
+            versions={"exported": exported.about["versions"], "here": self._session.versions()},
+            **about,
+        )
+
+    def verify(self, tolerance: float = TOLERANCE) -> float:
+        """Run the rows that the file holds, and compare with what they gave when it was exported.
+
+        Parameters
+        ----------
+        tolerance : float
+            Largest difference allowed, relative to the largest value of a column.
+
+        Returns
+        -------
+        float
+            The largest difference found.
+
+        Raises
+        ------
+        ArtifactError
+            If a result differs by more: which, in which row, by how much.
+        """
+        given, wanted = golden_rows(self._contents, self._exported)
+        # What stands in named columns is what the arrays hold.
+        names = [name for name in wanted if not name.startswith(FILLED)]
+        n = len(wanted[names[0]])
+        outputs = self._session.run(names, n, lambda start, stop: _slices(given, slice(start, stop)))
+        found = dict(zip(names, outputs, strict=True))
+        worst = 0.0
+        for name, gap in _gaps(found, wanted, tolerance, self).items():
+            row = int(np.argmax(gap))
+            if not gap[row] <= tolerance:
+                got, meant = (str(side[name][row].tolist())[:200] for side in (found, wanted))
+                raise ArtifactError(
+                    f"{self._contents.name} does not give here what it gave when it was exported: {name!r} "
+                    f"of golden row {row} is {got} instead of {meant}, {gap[row]:.2g} apart relative to its "
+                    f"column, and {tolerance:g} is allowed. Export it again."
+                )
+            worst = max(worst, float(gap[row]))
+        return worst
+
+    # ---- what `Face` asks for --------------------------------------------------------------------------
+
+    def _check(self, task: str) -> None:
+        if task != self.task:
+            raise ArtifactError(
+                f"{self._contents.name} was exported to {TASKS[self.task]}, and cannot {TASKS[task]}. Export "
+                f"another from the fitted model: model.export(path, task={task!r})."
+            )
+
+    @property
+    def _owner(self) -> str:
+        return self._exported.estimator
+
+    @property
+    def _core(self) -> bool:
+        return self._exported.inputs == "core"
+
+    def _rows(self, X: Any, allow_missing: bool = False) -> Any:
+        if self._core:
+            return super()._rows(X, allow_missing)
+        names = self._exported.names
+        return _Tensors(feed(self.schema_, X, allow_missing, owner=self._owner, names=names))
+
+    def _given(self, table: Table) -> Any:
+        if self._core or not len(table):
+            return table
+        arrays = {}
+        for column, cells in zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True):
+            if isinstance(column, Levelled):  # what is not given has no id, and goes as missing
+                tensor = column.tensor(np.where(cells < 0, column.blank, cells))
+            elif column.port.type == "float64":
+                tensor = column.tensor(cells)
+            else:
+                tensor = column.feed(column.decode(cells), True)
+            arrays[self._exported.names[column.name]] = tensor
+        return _Tensors(arrays)
+
+    def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
+        (scores,) = self._session.run(["score"], len(rows), self._feeds(rows))
+        if not np.isfinite(scores).all():
+            self._shares(rows, first)  # says which column
+        return scores
+
+    def _shares(self, rows: Any, first: int) -> tuple[NDArray[np.float64], Table]:
+        outputs = ["contributions", "expected_numbers", "expected_ids"]
+        shares, expected_numbers, expected_ids = self._session.run(outputs, len(rows), self._feeds(rows))
+        if not np.isfinite(shares).all():
+            self._refuse(shares, first)
+        return shares, Table(expected_numbers, expected_ids)
+
+    def _complete(self, rows: Any, known: Known, seed: int, impute: bool) -> Table:
+        given = self._feeds(rows)
+
+        def feeds(start: int, stop: int) -> dict[str, Array]:
+            normals, uniforms = noise.rows(seed, start, stop - start, *self._exported.noise)
+            more = {"normals": normals, "uniforms": uniforms}
+            if not impute:
+                more["known"] = np.concatenate([part[start:stop] for part in known], 1)
+            return given(start, stop) | more
+
+        return Table(*self._session.run(["drawn_numbers", "drawn_ids"], len(rows), feeds))
+
+    def _feeds(self, rows: Any) -> Callable[[int, int], dict[str, Array]]:
+        if not self._core:
+            return lambda start, stop: rows.rows(slice(start, stop)).arrays
+        centre = self._exported.centre
+
+        def feeds(start: int, stop: int) -> dict[str, Array]:
+            part = rows.rows(slice(start, stop))
+            return {"numbers": _as_float32(part.numbers - centre), "ids": np.ascontiguousarray(part.ids)}
+
+        return feeds
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensors:
+    """Rows as a graph of columns takes them."""
+
+    arrays: dict[str, Array]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def rows(self, index: slice | NDArray[Any]) -> _Tensors:
+        return _Tensors(_slices(self.arrays, index))
+
+
+def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:
+    return {name: array[index] for name, array in arrays.items()}
+
+
+def _as_float32(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What is too large for float32 becomes its largest number: far, and finite."""
+    try:
+        with np.errstate(over="raise"):
+            return numbers.astype(np.float32)
+    except FloatingPointError:
+        most = np.finfo(np.float32).max
+        return np.clip(numbers, -most, most).astype(np.float32)
+
+
+class Info(dict[str, Any]):
+    """What a file holds and where it runs, a dict that prints itself in lines."""
+
+    def __repr__(self) -> str:
+        wide = max(map(len, self), default=0)
+        lines = []
+        for key, value in self.items():
+            shown = (
+                "; ".join(_line(k, v) for k, v in value.items()) if isinstance(value, dict) else str(value)
+            )
+            lines.append(f"{key:{wide}}  " + shown.replace("\n", "\n" + " " * (wide + 2)))
+        return "\n".join(lines)
+
+
+def _line(key: str, value: Any) -> str:
+    return f"{key}: " + (
+        ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    )
+
+
+def _gaps(
+    found: dict[str, Array], wanted: dict[str, Array], tolerance: float, model: Model
+) -> dict[str, NDArray[np.float64]]:
+    """How far each row is from what it should be; infinity where it should be equal and is not."""
+    gaps = {name: _gap(got, wanted[name]) for name, got in found.items()}
+    if "score" in gaps:  # what follows from a score may jump where the score moves
+        scores = np.where(np.isnan(wanted["score"]), -np.inf, wanted["score"])
+        slack = tolerance * np.abs(scores[np.isfinite(scores)]).max(initial=1.0)
+        low, high = (model.calibration_.p_values(scores + side) for side in (-slack, slack))
+        if "p_value" in gaps:
+            gaps["p_value"][(low <= found["p_value"]) & (found["p_value"] <= high)] = 0.0
+        if "label" in gaps:
+            gaps["label"][np.abs(scores - model.offset_) <= slack] = 0.0
+    return gaps
+
+
+def _gap(got: Array, wanted: Array) -> NDArray[np.float64]:
+    if got.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            scale = np.abs(wanted).max(axis=0, initial=1.0, where=np.isfinite(wanted))
+            gap = np.where(got == wanted, 0.0, np.abs(got - wanted) / scale)
+        both = np.isnan(got) & np.isnan(wanted)
+        gap = np.where(np.isnan(gap), np.where(both, 0.0, np.inf), gap)
+    else:
+        gap = np.where(got == wanted, 0.0, np.inf)
+    return gap.reshape(len(gap), -1).max(axis=1, initial=0.0)

@@ -1,0 +1,282 @@
+"""onnxruntime: a judged file opened on the device asked for, in bounded memory, and run a few rows at a time.
+
+**Bits.** Some of onnxruntime's kernels (Log, Sin, Cos and Softplus; Exp, Tanh and Softmax in float64) take
+values four at a time, or two, and the last few one by one with another last bit. Where a tensor ends, or is
+divided among threads, then shows in its values. So rows always come in multiples of four, and each run has
+one thread: several threads run several chunks.
+
+**Memory.** What a graph makes grows with its rows, and a hostile one may double them forty times. All tensors
+of a session come from one arena of limited size. It is registered with the whole process, where the session
+about to be opened finds it and holds it from then on. Constants are not folded, for what is folded while
+loading is outside the arena; the exporter has folded them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.errors import ArtifactError, DeviceError, LookalikeWarning, require
+from lookalike.onnxfile import Contents
+from lookalike.values import Array
+
+Feeds = Callable[[int, int], Mapping[str, Array]]
+"""What a graph takes for rows from the first number up to the second."""
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+DEVICES = ("auto", "cpu", "cuda")
+
+ROWS = {CPU: 512, CUDA: 65_536}  # at once: a few hundred stay in a core's cache
+CELLS = {CPU: 1 << 20, CUDA: 1 << 26}  # at once, of the inputs: fewer rows where they are wide
+MULTIPLE = 4  # rows come in multiples of this
+MAX_MEMORY = 4 << 30
+
+# On CUDA these do the work; others, such as those of text and of shapes, may stay on the CPU.
+_WORKING = {
+    "Conv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gemm",
+    "LayerNormalization",
+    "MatMul",
+    "MatMulInteger",
+    "Scan",
+}
+
+_registering = threading.Lock()
+
+
+class Session:
+    """A file that is ready to run.
+
+    Parameters
+    ----------
+    contents : Contents
+        Judged.
+    device : {"auto", "cpu", "cuda"}
+    threads : int
+        Chunks that run at once on a CPU.
+    max_memory : int
+        Bytes that the tensors of all runs may take together, weights among them; on CUDA, those on the GPU.
+    tf32 : bool
+        Whether CUDA may round the factors of products to 10 bits.
+
+    Raises
+    ------
+    ArtifactError
+        If onnxruntime does not take the graph.
+    DeviceError
+        If CUDA was asked for and is not to be had.
+    MissingExtraError
+        Without onnxruntime.
+    """
+
+    def __init__(
+        self,
+        contents: Contents,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        max_memory: int = MAX_MEMORY,
+        tf32: bool = False,
+    ) -> None:
+        self._ort: Any = require("onnxruntime", "cpu", "running an exported file")
+        self._contents, self.threads = contents, threads
+        opened = None
+        if device != "cpu":
+            opened = self._on_cuda(asked=device == "cuda", max_memory=max_memory, tf32=tf32)
+        self.provider = CUDA if opened is not None else CPU
+        self._session: Any = opened if opened is not None else self._open([CPU], max_memory)
+        self._dims = {value.name: value.dims for value in contents.outputs}
+        # What nothing asked for needs is not computed, so that one file serves scores and explanations.
+        self._options: Any = self._ort.RunOptions()
+        self._options.only_execute_path_to_fetches = True
+        self._options.log_severity_level = 4
+        width = sum(_width(value.dims) for value in contents.inputs)
+        rows = max(CELLS[self.provider] // max(width, 1), 16)
+        self.rows = min(1 << rows.bit_length() - 1, ROWS[self.provider])
+
+    def run(self, outputs: Sequence[str], n: int, feeds: Feeds) -> list[NDArray[Any]]:
+        """Run the graph on n rows and return what these outputs hold; safe from several threads.
+
+        A row's result does not depend on the rows that it is run with, on a CPU to the last bit.
+        """
+        if n <= self.rows:
+            return self._chunk(outputs, feeds, 0, n)
+        starts = range(0, n, self.rows)
+
+        def at(start: int) -> list[NDArray[Any]]:
+            return self._chunk(outputs, feeds, start, min(start + self.rows, n))
+
+        if self.threads == 1 or self.provider != CPU:
+            chunks = list(map(at, starts))
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(starts))) as pool:
+                chunks = list(pool.map(at, starts))
+        return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+    def _chunk(self, outputs: Sequence[str], feeds: Feeds, start: int, stop: int) -> list[NDArray[Any]]:
+        n = stop - start
+        if not n:
+            return [np.empty([0, *map(int, self._dims[name][1:])]) for name in outputs]  # type: ignore[arg-type]
+        given, more = feeds(start, stop), -n % MULTIPLE
+        if more:
+            given = {name: np.concatenate([a, a[-1:].repeat(more, 0)]) for name, a in given.items()}
+        try:
+            found: list[NDArray[Any]] = self._session.run(outputs, given, self._options)
+        except Exception as error:  # onnxruntime's own have no common class
+            raise DeviceError(
+                f"onnxruntime could not run {self._contents.name}: {_first_line(error)}. If memory is short, "
+                "pass a larger max_memory."
+            ) from error
+        return [array[:n] for array in found] if more else found
+
+    def placement(self) -> dict[str, dict[str, int]]:
+        """Count the operators that each provider runs; empty where this onnxruntime does not tell."""
+        nodes = _nodes(self._session)
+        return {
+            provider: dict(sorted(Counter(op for where, op in nodes if where == provider).items()))
+            for provider in sorted({where for where, _ in nodes})
+        }
+
+    def versions(self) -> dict[str, str]:
+        """Which onnxruntime, and which numpy, run here."""
+        return {"onnxruntime": self._ort.__version__, "numpy": np.__version__}
+
+    # ---- opening ---------------------------------------------------------------------------------------
+
+    def _open(self, providers: list[Any], max_memory: int) -> Any:
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # starts none, so none can spin
+        options.log_severity_level = 4  # all that is an error is raised
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        with _registering:  # a session takes the arena that was registered last
+            ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"max_mem": max_memory}))
+            try:
+                session = ort.InferenceSession(
+                    self._contents.data,
+                    options,
+                    providers=providers,
+                    disabled_optimizers=["ConstantFolding"],
+                    enable_fallback=0,
+                )
+            except Exception as error:
+                if len(providers) > 1:
+                    raise
+                raise ArtifactError(
+                    f"{self._contents.name} cannot be loaded: onnxruntime says, {_first_line(error)}. Export "
+                    "it again."
+                ) from error
+        session.disable_fallback()
+        return session
+
+    def _on_cuda(self, *, asked: bool, max_memory: int, tf32: bool) -> Any:
+        """A session that is on CUDA indeed; None where there is none and "auto" was asked for."""
+        if CUDA not in self._ort.get_available_providers():
+            if asked:
+                raise DeviceError(f'device="cuda" was asked for, but {_wrong_build(_installed())}.')
+            return None
+        if hasattr(self._ort, "preload_dlls"):  # those of pip's nvidia packages
+            self._ort.preload_dlls()
+        options = {"use_tf32": str(int(tf32)), "gpu_mem_limit": str(max_memory)}
+        try:
+            session = self._open([(CUDA, options), CPU], max_memory)
+            wrong = _not_used(self._ort, session)
+        except Exception as error:  # onnxruntime's own have no common class
+            wrong = f"{_what_is_missing(self._ort)} ({_first_line(error)})"
+        if not wrong:
+            return session
+        if asked:
+            raise DeviceError(f'device="cuda" was asked for, but {wrong}.')
+        warnings.warn(
+            f"This onnxruntime is built for CUDA, but {wrong}. The CPU is used.",
+            LookalikeWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+def _width(dims: Sequence[int | str | None]) -> int:
+    """Values of a row."""
+    return max(1, math.prod(d for d in dims[1:] if isinstance(d, int)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:500]
+
+
+def _nodes(session: Any) -> list[tuple[str, str]]:
+    """The provider and the operator of each node."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return []
+    parts = session.get_provider_graph_assignment_info()
+    return [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
+
+
+# ---- why there is no CUDA ----------------------------------------------------------------------------------
+
+
+def _not_used(ort: Any, session: Any) -> str:
+    """Say why a session that should be on CUDA is not; nothing where it is."""
+    if CUDA not in session.get_providers():
+        return _what_is_missing(ort)
+    idle = _WORKING & {op for provider, op in _nodes(session) if provider != CUDA}
+    return f"onnxruntime would run {', '.join(sorted(idle))} on the CPU" if idle else ""
+
+
+def _wrong_build(installed: Mapping[str, str]) -> str:
+    """Say why an onnxruntime has no CUDA."""
+    if len(installed) > 1:
+        return (
+            "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where that of the CPU "
+            "was written last. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "
+            '"lookalike[gpu]"'
+        )
+    return (
+        "the onnxruntime installed is that for the CPU. Replace it: pip uninstall onnxruntime, then: pip "
+        'install "lookalike[gpu]"'
+    )
+
+
+def _installed() -> dict[str, str]:
+    """Versions of the packages that bring the module onnxruntime."""
+    found = {}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _what_is_missing(ort: Any) -> str:
+    """Look for what CUDA needs, and name the first that is not there."""
+    major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
+    windows = sys.platform == "win32"
+    wanted = {
+        "no NVIDIA driver is found": "nvcuda.dll" if windows else "libcuda.so.1",
+        f"cuBLAS of CUDA {major} is not found; it comes with lookalike[gpu]": (
+            f"cublas64_{major}.dll" if windows else f"libcublas.so.{major}"
+        ),
+    }
+    for missing, library in wanted.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return f"{missing} ({library})"
+    if len(_installed()) > 1:
+        return _wrong_build(_installed())
+    return "onnxruntime could not use it: see what onnxruntime.print_debug_info() finds"
