@@ -21,9 +21,9 @@ n_train, fingerprint, versions, parity    what was exported, by what, and how ne
 golden          a few rows: inputs and outputs, what is no finite number as text
 ==============  ====================================================================================
 
-Task "score" gives ``score``, ``p_value``, ``label``, ``contributions`` (n, d + c), ``expected_numbers``
-(n, d) and ``expected_ids`` (n, c). The others take ``normals`` and ``uniforms``, "generate" also ``known``
-(n, d + c), and give ``drawn_numbers`` (n, d) and ``drawn_ids`` (n, c).
+Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
+(n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
+``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d) and ``drawn_ids`` (n, c).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from lookalike.vetting import all_of, is_count, is_number, require, vetted_schem
 
 KEY = "lookalike"
 FORMAT = 1
+EXPLANATION = ("contributions", "expected_numbers", "expected_ids")
 TASKS = {"score": "score rows", "generate": "generate rows", "impute": "impute"}
 
 _WORDS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
@@ -68,6 +69,7 @@ class Exported:
     noise: tuple[int, int]
     precision: str
     n_train: int
+    explains: bool
     about: Mapping[str, Any] = field(repr=False)
     """The rest, of no consequence to how the file is run."""
 
@@ -92,7 +94,7 @@ def read_exported(contents: Contents) -> Exported:
             f"{FORMAT}. Export it again, or upgrade lookalike."
         )
     try:
-        exported = _unpacked(data)
+        exported = _unpacked(data, any(value.name == EXPLANATION[0] for value in contents.outputs))
         _check_graph(contents, exported)
     # A schema that no fit would have made may fail in any of its parts.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -103,7 +105,7 @@ def read_exported(contents: Contents) -> Exported:
     return exported
 
 
-def _unpacked(data: Mapping[str, Any]) -> Exported:
+def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
     for key in ("family", "estimator", "precision", "fingerprint", "lookalike"):
         require(isinstance(data[key], str) and len(data[key]) < 200, f"its {key} is no text")
     for key in ("versions", "parity", "golden"):
@@ -134,6 +136,7 @@ def _unpacked(data: Mapping[str, Any]) -> Exported:
         noise=(noise[0], noise[1]),
         precision=data["precision"],
         n_train=data["n_train"],
+        explains=explains,
         about={key: data[key] for key in ("lookalike", "fingerprint", "versions", "parity", "golden")},
     )
 
@@ -143,25 +146,22 @@ def _check_graph(contents: Contents, exported: Exported) -> None:
     schema = exported.schema
     d, c = len(schema.number_columns), len(schema.category_columns)
     takes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    gives: dict[str, tuple[str, tuple[int, ...]]] = {}
     if exported.inputs == "core":
         takes |= {"numbers": ("float32", (d,)), "ids": ("int64", (c,))}
     else:
         for column in (*schema.number_columns, *schema.category_columns):
             takes[exported.names[column.name]] = (column.port.type, ())
     if exported.task == "score":
-        gives = {
-            "score": ("float64", ()),
-            "p_value": ("float64", ()),
-            "label": ("int64", ()),
-            "contributions": ("float64", (d + c,)),
-            "expected_numbers": ("float64", (d,)),
-            "expected_ids": ("int64", (c,)),
-        }
+        gives |= {"score": ("float64", ()), "p_value": ("float64", ()), "label": ("int64", ())}
+        if exported.explains:
+            kinds = ("float64", (d + c,)), ("float64", (d,)), ("int64", (c,))
+            gives |= dict(zip(EXPLANATION, kinds, strict=True))
     else:
         normals, uniforms = exported.noise
         takes |= {"normals": ("float32", (normals,)), "uniforms": ("float32", (uniforms,))}
         takes |= {"known": ("bool", (d + c,))} if exported.task == "generate" else {}
-        gives = {"drawn_numbers": ("float64", (d,)), "drawn_ids": ("int64", (c,))}
+        gives |= {"drawn_numbers": ("float64", (d,)), "drawn_ids": ("int64", (c,))}
     found = {value.name: _kind(value) for value in contents.inputs}
     require(found.keys() == takes.keys(), "its graph takes other inputs than its columns")
     found |= {value.name: _kind(value) for value in contents.outputs}

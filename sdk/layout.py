@@ -178,6 +178,11 @@ class Layout(nn.Module):
         d = self.n_numbers
         return Rows(rows.numbers.masked_fill(cells[:, :d], torch.nan), rows.ids.masked_fill(cells[:, d:], -1))
 
+    def nothing(self, n: int, device: torch.device | str) -> Rows:
+        """Rows of which nothing is known."""
+        ids = torch.full((n, self.n_categories), -1, device=device)
+        return Rows(torch.full((n, self.n_numbers), torch.nan, device=device), ids)
+
     def reveal(self, given: Rows, drawn: Rows, columns: Tensor) -> Rows:
         """Take over what was drawn in the given columns, (n, n_columns) bool, where nothing is known yet."""
         take = columns[:, self.column_of_cell] & ~self.known(given)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from lookalike import noise, onnxfile
 from lookalike.calibration import Calibration
-from lookalike.errors import ArtifactError
-from lookalike.exported import TASKS, Exported, golden_rows, read_exported
+from lookalike.errors import ArtifactError, SchemaError
+from lookalike.exported import EXPLANATION, TASKS, Exported, golden_rows, read_exported
 from lookalike.face import Face, Known
 from lookalike.feeding import FILLED, feed
 from lookalike.levelled import Levelled
@@ -270,13 +270,23 @@ class Model(Face):
 
     def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
         (scores,) = self._session.run(["score"], len(rows), self._feeds(rows))
-        if not np.isfinite(scores).all():
-            self._shares(rows, first)  # says which column
+        wrong = ~np.isfinite(scores)
+        if wrong.any():
+            if self._exported.explains:
+                self._shares(rows, first)  # says which column
+            raise SchemaError(
+                f"row {first + int(wrong.argmax())} has no finite score: a value is too far from those of "
+                "fit. Correct it, or make it missing."
+            )
         return scores
 
     def _shares(self, rows: Any, first: int) -> tuple[NDArray[np.float64], Table]:
-        outputs = ["contributions", "expected_numbers", "expected_ids"]
-        shares, expected_numbers, expected_ids = self._session.run(outputs, len(rows), self._feeds(rows))
+        if not self._exported.explains:
+            raise ArtifactError(
+                f"{self._contents.name} was exported with explain=False: it cannot tell what makes a row odd. "
+                "Export another with explain=True."
+            )
+        shares, expected_numbers, expected_ids = self._session.run(EXPLANATION, len(rows), self._feeds(rows))
         if not np.isfinite(shares).all():
             self._refuse(shares, first)
         return shares, Table(expected_numbers, expected_ids)

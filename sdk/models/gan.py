@@ -107,7 +107,7 @@ class GAN(Family):
         layout, n, device = self.layout, min(rows.n, 2048), rows.numbers.device
         normals, uniforms = self.noise_size
         few = rows.take(slice(n))
-        nothing = layout.hide(few, torch.ones(n, layout.n_cells, dtype=torch.bool, device=device))
+        nothing = layout.nothing(n, device)
         drawn = self.sample(
             torch.randn(n, normals, generator=generator, device=device),
             torch.rand(n, uniforms, generator=generator, device=device),

@@ -69,17 +69,16 @@ class VAE(Family):
         mu, logvar = network(self._see(rows)).chunk(2, 1)
         return mu, 5 * torch.tanh(logvar / 5)
 
-    def decode(self, z: Tensor, given: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of the coordinates, and scores of the categories' levels."""
         d = self.layout.n_numbers
-        out = self.decoder(torch.cat([z, self._see(given)], 1))
+        out = self.decoder(torch.cat([z, seen], 1))
         low, high = LOG_VARIANCE
         logvar = low + (high - low) * torch.sigmoid(out[:, d : 2 * d])
         return out[:, :d], logvar, out[:, 2 * d :]
 
-    def _nll(self, z: Tensor, rows: Rows, given: Rows) -> Tensor:
+    def _nll(self, rows: Rows, mean: Tensor, logvar: Tensor, scores: Tensor) -> Tensor:
         """Surprise of each cell in nats, shape (n, n_cells); 0 where there is none."""
-        mean, logvar, scores = self.decode(z, given)
         gaussian = 0.5 * ((rows.clean - mean) ** 2 / logvar.exp() + logvar + math.log(2 * math.pi))
         return torch.cat([gaussian * rows.present, self.layout.category_nll(scores, rows.ids)], 1)
 
@@ -93,7 +92,7 @@ class VAE(Family):
         mu, logvar = self._gaussian(self.encoder, rows)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + noise * (logvar / 2).exp()
-        surprise = (self._nll(z, rows, given) * ~observed).sum(1)
+        surprise = (self._nll(rows, *self.decode(z, self._see(given))) * ~observed).sum(1)
         divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, given))
         yield (surprise + self.beta * divergence).mean() / layout.n_cells, list(self.parameters())
 
@@ -111,7 +110,7 @@ class VAE(Family):
         noise = normals[:, layout.n_numbers :].unflatten(1, (self.n_steps, self.latent_dim))
         mu, logvar = self._gaussian(self.prior, rows)
         z = mu + noise.index_select(1, k.reshape(1))[:, 0] * (logvar / 2).exp()
-        mean, spread, scores = self.decode(z, rows)
+        mean, spread, scores = self.decode(z, self._see(rows))
         numbers = mean + (spread / 2).exp() * normals[:, : layout.n_numbers]
         drawn = Rows(numbers, layout.draw(scores + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
@@ -122,10 +121,10 @@ class VAE(Family):
         The bound sees ranks; the distance, half the square in standard scores, sees how far out a value is.
         """
         layout = self.layout
-        nothing = layout.hide(rows, torch.ones_like(layout.known(rows)))
+        nothing = layout.nothing(1, rows.numbers.device)
         mu, logvar = self._gaussian(self.encoder, rows)
         divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, nothing))
-        mean, _, scores = self.decode(mu, nothing)
+        mean, spread, scores = self.decode(mu, self._see(nothing).expand(rows.n, -1))
         expected = Rows(mean, layout.mode(scores))
-        cells = self._nll(mu, rows, nothing) + divergence[:, None] / layout.n_cells
+        cells = self._nll(rows, mean, spread, scores) + divergence[:, None] / layout.n_cells
         return cells + layout.distance(rows, expected), expected
