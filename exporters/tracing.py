@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,10 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
             dynamo=True,
             opset_version=OPSETS[""],
             dynamic_shapes=shapes,
-            custom_translation_table={torch.ops.aten.searchsorted.Tensor: _searchsorted},
+            custom_translation_table={
+                torch.ops.aten.searchsorted.Tensor: _searchsorted,
+                torch.ops.aten.sum.dim_IntList: _sum,
+            },
             verbose=False,
         )
     assert program is not None
@@ -181,6 +185,29 @@ def _searchsorted(
 def _counted(op: Any, found: Any, step: int) -> Any:
     """`step` where found, else 0; onnxruntime's Where takes several times as long."""
     return op.Mul(op.Cast(found, to=7), op.Constant(value_int=step))
+
+
+def _sum(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
+    """`torch.sum`; along the rows of a matrix of floats as a product with ones.
+
+    onnxruntime's ReduceSum adds in an order that depends on where in memory a row begins, so that the last
+    bit would tell its place in the batch.
+    """
+    from onnxscript import opset20 as op
+
+    axes: Any = op.Constant(value_ints=list(dim))
+    width = self.shape[-1]
+    if self.dtype in _FLOATS and len(self.shape) == 2 and list(dim) in ([1], [-1]) and isinstance(width, int):
+        onnx: Any = require("onnx", "onnx", "export")
+        ones = op.Constant(value=onnx.numpy_helper.from_array(np.ones((width, 1), _FLOATS[self.dtype])))
+        total = op.MatMul(self, ones)
+        return total if keepdim else op.Squeeze(total, axes)
+    if self.dtype == 9:  # truth values are counted
+        self = op.Cast(self, to=7)
+    return op.ReduceSum(self, axes, keepdims=int(keepdim))
+
+
+_FLOATS = {1: np.float32, 11: np.float64}  # by ONNX's numbers of types
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 **Bits.** Some of onnxruntime's kernels (Log, Sin, Cos and Softplus; Exp, Tanh and Softmax in float64) take
 values four at a time, or two, and the last few one by one with another last bit. Where a tensor ends, or is
 divided among threads, then shows in its values. So rows always come in multiples of four, and each run has
-one thread: several threads run several chunks.
+one thread: several threads run several chunks. (ReduceSum along a row depends on where the row begins: an
+exported graph has products with ones instead.)
 
 **Memory.** What a graph makes grows with its rows, and a hostile one may double them forty times. All tensors
 of a session come from one arena of limited size. It is registered with the whole process, where the session
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from lookalike.errors import ArtifactError, DeviceError, LookalikeWarning, require
 from lookalike.onnxfile import Contents
+from lookalike.onnxgraph import Value
 from lookalike.values import Array
 
 Feeds = Callable[[int, int], Mapping[str, Array]]
@@ -98,7 +100,7 @@ class Session:
             opened = self._on_cuda(asked=device == "cuda", max_memory=max_memory, tf32=tf32)
         self.provider = CUDA if opened is not None else CPU
         self._session: Any = opened if opened is not None else self._open([CPU], max_memory)
-        self._dims = {value.name: value.dims for value in contents.outputs}
+        self._outputs = {value.name: value for value in contents.outputs}
         # What nothing asked for needs is not computed, so that one file serves scores and explanations.
         self._options: Any = self._ort.RunOptions()
         self._options.only_execute_path_to_fetches = True
@@ -129,7 +131,7 @@ class Session:
     def _chunk(self, outputs: Sequence[str], feeds: Feeds, start: int, stop: int) -> list[NDArray[Any]]:
         n = stop - start
         if not n:
-            return [np.empty([0, *map(int, self._dims[name][1:])]) for name in outputs]  # type: ignore[arg-type]
+            return [_empty(self._outputs[name]) for name in outputs]
         given, more = feeds(start, stop), -n % MULTIPLE
         if more:
             given = {name: np.concatenate([a, a[-1:].repeat(more, 0)]) for name, a in given.items()}
@@ -213,6 +215,12 @@ class Session:
 def _width(dims: Sequence[int | str | None]) -> int:
     """Values of a row."""
     return max(1, math.prod(d for d in dims[1:] if isinstance(d, int)))
+
+
+def _empty(value: Value) -> NDArray[Any]:
+    """The result of no rows."""
+    shape = [size for size in value.dims[1:] if isinstance(size, int)]
+    return np.empty([0, *shape], object if value.dtype == "string" else value.dtype)
 
 
 def _first_line(error: Exception) -> str:
