@@ -23,7 +23,8 @@ golden          a few rows: inputs and outputs, what is no finite number as text
 
 Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
 (n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
-``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d) and ``drawn_ids`` (n, c).
+``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d) and ``drawn_ids``
+(n, c).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
     require(inputs in ("columns", "core"), f"its inputs are {str(inputs)[:40]!r}")
     require(is_number(threshold), f"its threshold is {str(threshold)[:40]!r}")
     require(all_of(noise, is_count) and len(noise) == 2, "its noise is not two counts")
-    require(is_count(data["n_train"]), f"it learned from {str(data['n_train'])[:40]!r} rows")
+    require(is_count(data["n_train"]), f"it learned from {str(data['n_train'])[:40]} rows")
     schema = vetted_schema(data["schema"])
     scores, centre = data["calibration"], data["centre"]
     require(

@@ -283,8 +283,8 @@ class Model(Face):
     def _shares(self, rows: Any, first: int) -> tuple[NDArray[np.float64], Table]:
         if not self._exported.explains:
             raise ArtifactError(
-                f"{self._contents.name} was exported with explain=False: it cannot tell what makes a row odd. "
-                "Export another with explain=True."
+                f"{self._contents.name} was exported with explain=False: it cannot tell what makes a row "
+                "odd. Export another with explain=True."
             )
         shares, expected_numbers, expected_ids = self._session.run(EXPLANATION, len(rows), self._feeds(rows))
         if not np.isfinite(shares).all():
@@ -372,7 +372,8 @@ def _gaps(
         slack = tolerance * np.abs(scores[np.isfinite(scores)]).max(initial=1.0)
         low, high = (model.calibration_.p_values(scores + side) for side in (-slack, slack))
         if "p_value" in gaps:
-            gaps["p_value"][(low <= found["p_value"]) & (found["p_value"] <= high)] = 0.0
+            sides = (found["p_value"], wanted["p_value"])
+            gaps["p_value"][np.logical_and(*((low <= p) & (p <= high) for p in sides))] = 0.0
         if "label" in gaps:
             gaps["label"][np.abs(scores - model.offset_) <= slack] = 0.0
     return gaps
