@@ -23,8 +23,7 @@ golden          a few rows: inputs and outputs, what is no finite number as text
 
 Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
 (n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
-``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d) and ``drawn_ids``
-(n, c).
+``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d), ``drawn_ids`` (n, c).
 """
 
 from __future__ import annotations

@@ -283,8 +283,8 @@ class Model(Face):
     def _shares(self, rows: Any, first: int) -> tuple[NDArray[np.float64], Table]:
         if not self._exported.explains:
             raise ArtifactError(
-                f"{self._contents.name} was exported with explain=False: it cannot tell what makes a row "
-                "odd. Export another with explain=True."
+                f"{self._contents.name} was exported with explain=False: it cannot say why a row is odd. "
+                "Export another with explain=True."
             )
         shares, expected_numbers, expected_ids = self._session.run(EXPLANATION, len(rows), self._feeds(rows))
         if not np.isfinite(shares).all():

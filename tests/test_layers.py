@@ -72,10 +72,12 @@ PLACES = {
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
+    "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
         DATA
         | EXPORTED
-        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"},
+        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"}
+        | {"exported"},
         FRAMES,
     ),
     # Models, without tables
