@@ -1,6 +1,11 @@
 """Settings that hold for every test, and the table and models that several files share."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import NamedTuple
 
 # Read by torch and numpy when they are first imported; subprocesses inherit it. Models this small gain
 # nothing from a second thread, and lose much where the cores are shared.
@@ -9,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parents[1]
 
 # The same examples on every run and machine, however slow that is: a failure is then seen again.
 settings.register_profile(
@@ -78,3 +85,30 @@ def family(request):
 @pytest.fixture(scope="session")
 def model(family, people):
     return family().fit(people)
+
+
+class Built(NamedTuple):
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The source archive, and the wheel built from it, of a copy of the tree."""
+    tree, out = tmp_path_factory.mktemp("build") / "tree", tmp_path_factory.mktemp("dist")
+    made = (
+        ".git",
+        ".venv",
+        ".*_cache",
+        ".hypothesis",
+        "__pycache__",
+        "*.egg-info",
+        "build",
+        "dist",
+        "output",
+    )
+    copytree(ROOT, tree, ignore=ignore_patterns(*made))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Built(next(out.glob("*.tar.gz")), next(out.glob("*.whl")))

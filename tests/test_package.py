@@ -10,10 +10,9 @@ import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
-from shutil import copytree, ignore_patterns
-from typing import NamedTuple
 
 import pytest
+from conftest import Built
 from packaging.requirements import Requirement
 
 import lookalike
@@ -23,36 +22,11 @@ FOLDERS = {"sdk": "lookalike", "exporters": "lookalike/exporters", "integrations
 EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "all", "demo", "dev"}
 
 
-class Built(NamedTuple):
-    sdist: Path
-    wheel: Path
-
-
 def run(*command: object) -> str:
     """Run a command and return what it printed; where it fails, fail with what it said."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The source archive, and the wheel built from it, of a copy of the tree."""
-    tree, out = tmp_path_factory.mktemp("build") / "tree", tmp_path_factory.mktemp("dist")
-    made = (
-        ".git",
-        ".venv",
-        ".*_cache",
-        ".hypothesis",
-        "__pycache__",
-        "*.egg-info",
-        "build",
-        "dist",
-        "output",
-    )
-    copytree(ROOT, tree, ignore=ignore_patterns(*made))
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
-    return Built(next(out.glob("*.tar.gz")), next(out.glob("*.whl")))
 
 
 @pytest.fixture(scope="module")

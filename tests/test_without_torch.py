@@ -1,0 +1,256 @@
+"""Files that `export` has written give the estimator's numbers, here and where nothing else is installed."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY
+from numpy.testing import assert_allclose, assert_array_equal
+
+import lookalike as la
+from lookalike import runtime
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.slow
+
+# Each family with each task, and each task with both entries; an export takes seconds.
+ENTRIES = {
+    "VAE": {"score": "columns", "generate": "core", "impute": "columns"},
+    "GAN": {"score": "core", "generate": "columns", "impute": "core"},
+    "Diffusion": {"score": "columns", "generate": "columns", "impute": "core"},
+}
+
+
+def table(n, seed):
+    """Every kind of column, in lists and arrays: what can be made where pandas is not installed."""
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=n)
+    return {
+        "income": np.round(30_000 * np.exp(0.5 * u), 2),
+        "age": (40 + 12 * u + 5 * rng.normal(size=n)).round().astype("int64"),
+        "debt": np.where(rng.random(n) < 0.1, np.nan, np.where(rng.random(n) < 0.4, 0.0, np.abs(u))),
+        "big": 2**60 + rng.integers(0, 10**6, n),
+        "city": [None if v == "-" else str(v) for v in rng.choice(["Bern", "Köln", "Oslo", "-"], n)],
+        "children": rng.integers(0, 4, n),
+        "member": u + rng.normal(size=n) > 0,
+        "since": np.datetime64("2020-03-01T00:00:00") + rng.integers(0, 10**8, n).astype("m8[s]"),
+        "wait": rng.integers(0, 3600, n).astype("m8[s]"),
+        "country": ["CH"] * n,
+        "key": [f"k{i:05d}" for i in rng.permutation(n)],
+    }
+
+
+OTHERS = table(700, 1)
+GIVEN = {"city": "Oslo", "income": 30_000.0, "debt": None, "member": True}
+
+
+def holey(rows):
+    holes = dict(rows)
+    holes["income"] = np.where(np.arange(len(rows["age"])) % 2, np.nan, rows["income"])
+    holes["city"] = [None if i % 3 else v for i, v in enumerate(rows["city"])]
+    return holes
+
+
+@pytest.fixture(scope="module")
+def models():
+    kinds = {"children": la.Categorical()}
+    return {name: getattr(la, name)(**TINY, n_steps=3, schema=kinds).fit(table(400, 0)) for name in ENTRIES}
+
+
+@pytest.fixture(scope="module")
+def files(models, tmp_path_factory):
+    """One of each family and task."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, entries in ENTRIES.items():
+        for task, inputs in entries.items():
+            models[name].export(folder / f"{name}-{task}.onnx", task=task, inputs=inputs)
+    return folder
+
+
+@pytest.fixture(params=ENTRIES)
+def name(request):
+    return request.param
+
+
+def close(model):
+    return {"rtol": 1e-5, "atol": 1e-5 * model.calibration_.scores.std()}
+
+
+def test_scores_are_the_estimators(name, models, files):
+    model, served = models[name], runtime.load(files / f"{name}-score.onnx", device="cpu")
+    odd = {**OTHERS, "city": ["Paris"] * 700, "income": OTHERS["income"] * 10.0 ** (np.arange(700) % 9)}
+    for rows in (OTHERS, odd):
+        scores = served.score_samples(rows)
+        assert_allclose(scores, model.score_samples(rows), **close(model))
+        assert_array_equal(served.p_values(rows), model.calibration_.p_values(scores))
+        assert_array_equal(served.predict(rows), np.where(scores < model.offset_, -1, 1))
+        explained, want = served.explain(rows), model.explain(rows)
+        assert_allclose(explained.shares, want.shares, **close(model))
+        assert explained.columns == want.columns
+        same = [
+            np.mean(np.asarray(explained.expected[k], object) == np.asarray(want.expected[k], object))
+            for k in ("city", "member", "children", "country")
+        ]
+        assert min(same) > 0.99
+        frame = pd.DataFrame(rows).astype({"city": object})
+        assert_array_equal(served.score_samples(frame), scores)
+        for size in (1, 3, 64, 513):  # bit for bit
+            parts = [
+                served.score_samples(frame.iloc[i : i + size]) for i in range(0, min(700, 40 * size), size)
+            ]
+            assert_array_equal(np.concatenate(parts), scores[: sum(map(len, parts))])
+    assert served.offset_ == model.offset_
+    assert served.verify() == 0
+
+
+def cells_apart(got, want):
+    """Share of the cells that differ by more than a millionth, text and levels by anything."""
+    apart = []
+    for key, column in want.items():
+        a, b = np.asarray(got[key]), np.asarray(column)
+        assert a.dtype == b.dtype
+        if a.dtype.kind == "f":
+            apart.append(~np.isclose(a, b, rtol=1e-5, atol=1e-2, equal_nan=True))
+        elif a.dtype.kind in "mM":
+            apart.append(np.abs((a - b).astype("i8")) > 2000)  # seconds, of three years
+        elif key == "big":
+            apart.append(np.abs(a - b) > 50)  # of a million
+        else:
+            apart.append(a != b)
+    return float(np.mean(apart))
+
+
+def test_rows_drawn_are_the_estimators(name, models, files):
+    model, served = models[name], runtime.load(files / f"{name}-generate.onnx", device="cpu")
+    for given in (None, GIVEN):
+        new, want = (m.generate(600, given=given, random_state=7) for m in (served, model))
+        assert cells_apart(new, want) < 0.002
+        assert list(new["key"]) == list(want["key"])
+    assert (new["income"] == 30_000).all()
+    assert set(new["city"]) == {"Oslo"}
+    again = served.generate(5, given=GIVEN, random_state=7)
+    assert all(list(again[key]) == list(new[key][:5]) for key in ("age", "since", "big", "children"))
+    assert served.verify() == 0
+
+
+def test_holes_are_filled_as_the_estimator_fills_them(name, models, files):
+    model, served = models[name], runtime.load(files / f"{name}-impute.onnx", device="cpu")
+    rows = holey(OTHERS)
+    filled, want = (m.impute(rows, random_state=3) for m in (served, model))
+    pick = ("income", "debt", "city")
+    assert cells_apart({k: filled[k] for k in pick}, {k: want[k] for k in pick}) < 0.002
+    assert filled["age"] is rows["age"]
+    assert not any(v is None for v in filled["city"])
+    assert len(served.impute(rows, n_draws=2, random_state=3)) == 2
+    assert served.verify() == 0
+
+
+# ---- where nothing else is installed ----
+
+SCRIPT = """
+import importlib.util, json, sys
+import numpy as np
+import lookalike
+from lookalike import runtime
+
+assert lookalike.__file__.startswith(sys.prefix), lookalike.__file__
+for absent in ("torch", "onnx", "sklearn", "pandas", "polars", "pyarrow", "safetensors", "scipy"):
+    assert importlib.util.find_spec(absent) is None, absent
+folder, rows = sys.argv[1], json.load(open(sys.argv[2]))
+for key, dtype in rows.pop("dtypes").items():
+    rows[key] = np.array(rows[key]).astype(dtype)
+holey, given = rows.pop("holey"), rows.pop("given")
+found = {}
+for name in ("VAE", "GAN", "Diffusion"):
+    score, generate, impute = (
+        runtime.load(f"{folder}/{name}-{task}.onnx") for task in ("score", "generate", "impute")
+    )
+    worst = max(model.verify() for model in (score, generate, impute))
+    new = generate.generate(20, given=given, random_state=7)
+    filled = impute.impute({**rows, **holey}, random_state=3)
+    found[name] = {
+        "worst": worst,
+        "scores": score.score_samples(rows).tolist(),
+        "p": score.p_values(rows).tolist(),
+        "labels": score.predict(rows).tolist(),
+        "shares": score.explain(rows).shares.tolist(),
+        "generated": {
+            key: (column.dtype.str, (column.view("i8") if column.dtype.kind in "Mm" else column).tolist())
+            for key, column in new.items()
+        },
+        "filled": [str(value) for value in filled["city"]],
+    }
+json.dump(found, sys.stdout)
+"""
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def needed(names):
+    """Distributions, and what they need in turn."""
+    from packaging.requirements import Requirement
+
+    found, left = {}, list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found[name] = importlib.metadata.distribution(name)
+            wants = map(Requirement, found[name].requires or ())
+            left += [w.name for w in wants if w.marker is None or w.marker.evaluate({"extra": ""})]
+    return found.values()
+
+
+@pytest.fixture(scope="module")
+def bare_python(built, tmp_path_factory):
+    """A Python with our wheel, numpy, narwhals and onnxruntime."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # Without an index: linked from the environment of the tests.
+    for base in needed(["numpy", "narwhals", "onnxruntime"]):
+        entries = {file.parts[0] for file in base.files or ()} - {"..", "__pycache__"}
+        for entry in entries - {path.name for path in site.iterdir()}:
+            (site / entry).symlink_to(Path(str(base.locate_file(entry))))
+    return python
+
+
+def as_json(column):
+    """A list; times as numbers of their unit."""
+    if isinstance(column, list):
+        return column
+    return (column.astype("i8") if column.dtype.kind in "Mm" else column).tolist()
+
+
+def test_files_run_where_only_numpy_narwhals_and_onnxruntime_are(bare_python, models, files, tmp_path):
+    rows = {key: as_json(column) for key, column in OTHERS.items()}
+    dtypes = {key: v.dtype.str for key, v in OTHERS.items() if isinstance(v, np.ndarray)}
+    cities = {"city": holey(OTHERS)["city"]}
+    (tmp_path / "rows.json").write_text(
+        json.dumps({**rows, "dtypes": dtypes, "given": GIVEN, "holey": cities})
+    )
+    found = json.loads(run(bare_python, "-I", "-W", "error", "-c", SCRIPT, files, tmp_path / "rows.json"))
+    for name, model in models.items():
+        got = found[name]
+        assert got["worst"] == 0
+        assert_allclose(got["scores"], model.score_samples(OTHERS), **close(model))
+        assert_array_equal(got["p"], model.calibration_.p_values(got["scores"]))
+        assert_array_equal(got["labels"], np.where(np.array(got["scores"]) < model.offset_, -1, 1))
+        assert_allclose(got["shares"], model.explain(OTHERS).shares, **close(model))
+        want = model.generate(20, given=GIVEN, random_state=7)
+        new = {key: np.array(cells).astype(dtype) for key, (dtype, cells) in got["generated"].items()}
+        assert cells_apart(new, want) < 0.01
+        filled = model.impute({**OTHERS, **cities}, random_state=3)["city"]
+        assert np.mean(np.array(got["filled"]) != filled.astype(str)) < 0.01
