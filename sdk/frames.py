@@ -578,6 +578,9 @@ def open_frame(data: object) -> Frame:
 
 
 def _wrap(data: object) -> Frame:
+    # Those of few rows first: to ask whether it is another kind takes longer than to read one.
+    if isinstance(data, np.ndarray):
+        return NumpyFrame(_matrix(data))
     if isinstance(data, Mapping):
         return DictFrame(data)
     for is_type, wrapper in (

@@ -305,7 +305,7 @@ class Model(Face):
 
     def _feeds(self, rows: Any) -> Callable[[int, int], dict[str, Array]]:
         if not self._core:
-            return lambda start, stop: rows.rows(slice(start, stop)).arrays
+            return lambda start, stop: rows.part(start, stop)
         centre = self._exported.centre
 
         def feeds(start: int, stop: int) -> dict[str, Array]:
@@ -326,6 +326,10 @@ class _Tensors:
 
     def rows(self, index: slice | NDArray[Any]) -> _Tensors:
         return _Tensors(_slices(self.arrays, index))
+
+    def part(self, start: int, stop: int) -> dict[str, Array]:
+        whole = stop - start == len(self)
+        return self.arrays if whole else _slices(self.arrays, slice(start, stop))
 
 
 def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:

@@ -134,7 +134,7 @@ class Session:
             return [_empty(self._outputs[name]) for name in outputs]
         given, more = feeds(start, stop), -n % MULTIPLE
         if more:
-            given = {name: np.concatenate([a, a[-1:].repeat(more, 0)]) for name, a in given.items()}
+            given = {name: _longer(array, more) for name, array in given.items()}
         try:
             found: list[NDArray[Any]] = self._session.run(outputs, given, self._options)
         except Exception as error:  # onnxruntime's own have no common class
@@ -215,6 +215,13 @@ class Session:
 def _width(dims: Sequence[int | str | None]) -> int:
     """Values of a row."""
     return max(1, math.prod(d for d in dims[1:] if isinstance(d, int)))
+
+
+def _longer(array: Array, more: int) -> Array:
+    """Repeat the last row."""
+    if len(array) == 1:
+        return array.repeat(1 + more, 0)
+    return np.concatenate([array, array[-1:].repeat(more, 0)])
 
 
 def _empty(value: Value) -> NDArray[Any]:

@@ -150,8 +150,10 @@ def shorten(text: str, width: int = 60) -> str:
 
 def has_rows(given: Any) -> bool:
     """Whether this is a sequence, series or array; text is one value, and so is an array of no dimension."""
-    if isinstance(given, (str, list, tuple)):
-        return not isinstance(given, str)
+    if isinstance(given, (float, int, str)):
+        return False
+    if isinstance(given, (list, tuple)):
+        return True
     return hasattr(given, "__len__") and np.shape(given) != ()
 
 
