@@ -92,7 +92,7 @@ PLACES = {
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
-    "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"runtime"}, TRAIN),
+    "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
     "plotting": Place({"errors"}, FRAMES),
     "cli": Place(DATA | FITTING | FACES | {"evaluation", "runtime", "exporters"}, set()),

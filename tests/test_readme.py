@@ -1,4 +1,4 @@
-"""README.md's code runs, in order and in one namespace, and prints what README.md says."""
+"""The code of README.md and of docs/ runs, in order and in one namespace, and prints what it is said to."""
 
 import contextlib
 import doctest
@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "docs" / "serving.md"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -40,13 +42,21 @@ def run(block: Block, path: Path, namespace: dict[str, object]) -> None:
             pytest.fail(f"{path.name}, the block of line {block.line} prints otherwise.\n{difference}")
 
 
-def test_the_readme_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = blocks(README.read_text("utf-8"))
-    assert found, "README.md has no ```python block"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_says_what_happens(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = blocks(document.read_text("utf-8"))
+    assert found, f"{document.name} has no ```python block"
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in found:
-        run(block, README, namespace)
+        run(block, document, namespace)
+
+
+def test_no_document_is_forgotten() -> None:
+    code = {path for path in (ROOT / "docs").glob("*.md") if blocks(path.read_text("utf-8"))}
+    assert code <= {*DOCUMENTS}
 
 
 def test_a_block_that_prints_otherwise_is_seen() -> None:
