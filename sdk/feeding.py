@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.arrays import Frame
 from lookalike.columns import Encoded
-from lookalike.frames import Frame
 from lookalike.schema import Schema, encode_cell
 from lookalike.values import Array, Name
 

@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.arrays import DictFrame, Frame, NumpyFrame
 from lookalike.columns import Column, Encoded, Ignored
 from lookalike.errors import ConditionError, LookalikeWarning, SchemaError, did_you_mean
-from lookalike.frames import WRITERS, DictFrame, Frame, NumpyFrame, open_frame
+from lookalike.frames import WRITERS, open_frame
 from lookalike.identifiers import Identifier
 from lookalike.levelled import Boolean, Categorical, Constant, Levelled
 from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of

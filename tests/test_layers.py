@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile"}
-DATA = {"errors", "noise", "calibration", "series", "frames", "schema", "feeding", *COLUMNS}
+DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "preprocessing", "models", "verbs"}
 FITTING = {
     "parameters",
@@ -58,13 +58,14 @@ PLACES = {
     # Tables, without torch
     "values": Place({"errors"}, NUMPY),
     "series": Place({"errors", "values"}, FRAMES),
-    "frames": Place({"errors", "values", "series"}, FRAMES),
+    "arrays": Place({"errors", "values"}, NUMPY),
+    "frames": Place({"errors", "values", "series", "arrays"}, FRAMES),
     "columns": Place({"errors", "values"}, NUMPY),
     "measured": Place({"errors", "values", "columns"}, NUMPY),
     "levelled": Place({"errors", "values", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
-    "schema": Place({"errors", "frames", *COLUMNS}, FRAMES),
-    "feeding": Place({"frames", "schema", *COLUMNS}, NUMPY),
+    "schema": Place({"errors", "arrays", "frames", *COLUMNS}, FRAMES),
+    "feeding": Place({"arrays", "schema", *COLUMNS}, NUMPY),
     "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
