@@ -88,12 +88,12 @@ class ResidualMLP(nn.Module):
         The parts of a row stand side by side and broadcast against each other: what many rows share is
         multiplied once.
         """
-        h = self._enter(parts)
-        shape = h.shape[:-1]
-        h = h.flatten(0, -2)
+        entered = self._enter(parts)
+        h = entered.flatten(0, -2)  # products of two matrices are the fast ones
         for block in self.blocks:
             h = block(h, context)
-        return self.leave(nn.functional.silu(self.norm(h))).view(*shape, -1)
+        out = self.leave(nn.functional.silu(self.norm(h)))
+        return out if entered.ndim == 2 else out.unflatten(0, entered.shape[:-1])
 
 
 class Fourier(nn.Module):
