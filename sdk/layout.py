@@ -7,7 +7,7 @@ scores for each group of categories. Only this file knows the offsets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
     def take(self, index: Tensor | slice) -> Rows:
         """Select rows."""
-        return Rows(*(None if part is None else part[index] for part in self))
+        return self._map(lambda part: part[index])
 
     @property
     def n(self) -> int:
@@ -50,7 +50,11 @@ class Rows(NamedTuple):
         return self.numbers.masked_fill(self.numbers.isnan(), 0.0)
 
     def to(self, device: torch.device | str) -> Rows:
-        return Rows(*(None if part is None else part.to(device) for part in self))
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        units = None if self.units is None else change(self.units)
+        return Rows(change(self.numbers), change(self.ids), units)
 
 
 def pick(x: Tensor, columns: Tensor) -> Tensor:
