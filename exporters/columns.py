@@ -188,8 +188,10 @@ class Draft:
 
     def join(self, columns: Iterable[str], output: str = "") -> str:
         """Put columns of shape (n,) side by side."""
-        axis = np.array([1])
-        return self("Concat", *(self("Unsqueeze", column, axis) for column in columns), axis=1, output=output)
+        every = list(columns)
+        shape = np.array([len(every), -1])
+        below = self("Reshape", self("Concat", *every, axis=0), shape)
+        return self("Transpose", below, perm=[1, 0], output=output)
 
     def pick(self, matrix: str, places: Sequence[int], of: int | None = None, output: str = "") -> str:
         """Columns of a matrix in another order, or some of them."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -264,19 +265,29 @@ def _joined(parts: Sequence[Part], inputs: Sequence[Any], outputs: Sequence[Any]
 
 
 class _Decisions(nn.Module):
-    """A score and what is said of it."""
+    """A score and what is said of it.
 
-    scores: Tensor
+    The calibration scores stand in about as many blocks as there are in each: a score's rank is counted among
+    the first of the blocks, then in one of them, in fewer operations than bisection takes.
+    """
+
+    blocks: Tensor
+    n: Tensor
 
     def __init__(self, scorer: Scorer, scores: NDArray[np.float64], explain: bool) -> None:
         super().__init__()
         self.scorer, self.explain = scorer, explain
-        self.register_buffer("scores", torch.tensor(scores))
+        self.size = math.isqrt(len(scores) - 1) + 1
+        blocks = np.pad(scores, (0, self.size**2 - len(scores)), constant_values=np.finfo(float).max)
+        self.register_buffer("blocks", torch.tensor(blocks).view(self.size, self.size))
+        self.register_buffer("n", torch.tensor(len(scores), dtype=torch.float64))
 
     def forward(self, numbers: Tensor, ids: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
         score, *explanation = self.scorer(numbers, ids)
-        odder = torch.searchsorted(self.scores, score, right=True)
-        p_value = (odder + 1).double() / (len(self.scores) + 1.0)
+        reached = (self.blocks[:, 0] <= score[:, None]).float().sum(1)
+        block = (reached - 1).clamp(min=0)
+        inside = (self.blocks[block.long()] <= score[:, None]).float().sum(1)
+        p_value = (block * self.size + (inside + 1)).double() / (self.n + 1)
         # A score that is no number is not normal.
         label = torch.where(score - threshold >= 0, 1, -1)
         return score, p_value, label, *(explanation if self.explain else ())
@@ -314,7 +325,8 @@ class _Given(nn.Module):
     def forward(self, numbers: Tensor, ids: Tensor, known: Tensor, normals: Tensor) -> tuple[Tensor, ...]:
         d = numbers.shape[1]
         given = self.completer.given(numbers, ids, known[:, :d], known[:, d:])
-        return *given, *self.completer.model.begin(normals, given)
+        begun = self.completer.model.begin(normals, given)
+        return given.numbers, given.ids, begun.numbers, begun.ids
 
 
 class _Step(nn.Module):
@@ -337,7 +349,8 @@ class _Step(nn.Module):
         model = self.completer.model
         own = uniforms[:, : model.noise_size[1]]
         given = Rows(given_numbers, given_ids)
-        return model.step(k, Rows(numbers, ids), normals, own, given, self.completer.bar)
+        after = model.step(k, Rows(numbers, ids), normals, own, given, self.completer.bar)
+        return after.numbers, after.ids
 
 
 class _Drawn(nn.Module):

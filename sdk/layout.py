@@ -23,14 +23,17 @@ class Rows(NamedTuple):
         Coordinates of about unit spread; NaN where there is none.
     ids : Tensor of shape (n, n_categories), int64
         Level of each category; -1 where unknown.
+    units : Tensor of shape (n, n_numbers), float32, optional
+        The coordinates on the scale in which distances are measured, if somebody knows them.
     """
 
     numbers: Tensor
     ids: Tensor
+    units: Tensor | None = None
 
     def take(self, index: Tensor | slice) -> Rows:
         """Select rows."""
-        return Rows(self.numbers[index], self.ids[index])
+        return Rows(*(None if part is None else part[index] for part in self))
 
     @property
     def n(self) -> int:
@@ -47,7 +50,7 @@ class Rows(NamedTuple):
         return self.numbers.masked_fill(self.numbers.isnan(), 0.0)
 
     def to(self, device: torch.device | str) -> Rows:
-        return Rows(self.numbers.to(device), self.ids.to(device))
+        return Rows(*(None if part is None else part.to(device) for part in self))
 
 
 class Categorical(nn.Module):
@@ -229,10 +232,9 @@ class Layout(nn.Module):
         ]
         return torch.cat([x[:, : self.n_numbers], *parts], 1)
 
-    def distance(self, rows: Rows, expected: Rows) -> Tensor:
-        """Half the squared distance in `units` of each coordinate, 0 for categories; shape (n, n_cells)."""
-        gap = self.units(rows.clean) - self.units(expected.numbers)
-        return nn.functional.pad(gap**2 / 2 * rows.present, (0, self.n_categories))
+    def gap(self, rows: Rows, expected: Tensor) -> Tensor:
+        """Distance in `units` of the coordinates expected, (n, n_numbers), from those of the rows."""
+        return self.units(expected) - (self.units(rows.clean) if rows.units is None else rows.units)
 
     def bar(self, levels: Sequence[int]) -> Tensor:
         """Scores, shape (width - n_numbers,), that rule out one level of each category; -1 rules out none."""

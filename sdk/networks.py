@@ -41,10 +41,14 @@ class Residual(nn.Module):
         self.first, self.second = linear(width, width), linear(width, width)
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
-        z = self.norm(h)
-        if self.film is not None and context is not None:
+        if self.film is None or context is None:
+            z = self.norm(h)
+        else:
             scale, shift = self.film(context).chunk(2, -1)
-            z = z * (1 + scale) + shift
+            if context.shape[0] == 1:  # for all rows: the norm applies it in passing
+                z = nn.functional.layer_norm(h, h.shape[-1:], 1 + scale[0], shift[0])
+            else:
+                z = self.norm(h) * (1 + scale) + shift
         return h + self.second(nn.functional.silu(self.first(nn.functional.silu(z))))
 
 
@@ -72,15 +76,24 @@ class ResidualMLP(nn.Module):
         films = [layer for name, layer in self.named_modules() if name.endswith("film")]
         return [self.leave, *(layer for layer in films if isinstance(layer, nn.Linear))]
 
-    def features(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The last hidden layer, shape (n, width)."""
-        h = self.enter(x)
+    def _enter(self, parts: Sequence[Tensor]) -> Tensor:
+        weights = self.enter.weight.split([part.shape[-1] for part in parts], 1)
+        biases = [*(None for _ in parts[1:]), self.enter.bias]
+        first, *others = map(nn.functional.linear, parts, weights, biases)
+        return sum(others, first)
+
+    def forward(self, *parts: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map rows of shape (..., n_in) to (..., n_out).
+
+        The parts of a row stand side by side and broadcast against each other: what many rows share is
+        multiplied once.
+        """
+        entered = self._enter(parts)
+        h = entered.flatten(0, -2)  # products of two matrices are the fast ones
         for block in self.blocks:
             h = block(h, context)
-        return nn.functional.silu(self.norm(h))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.leave(self.features(x, context))
+        out = self.leave(nn.functional.silu(self.norm(h)))
+        return out if entered.ndim == 2 else out.unflatten(0, entered.shape[:-1])
 
 
 class Fourier(nn.Module):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
+from lookalike.piecewise import Even, Searched, interpolate
 
 Floats = NDArray[np.float64]
 
@@ -25,34 +26,15 @@ MAX_KNOTS = 512
 UNIT_CELLS = 256
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
-LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm: 1e300 stays in float32, and in order
-
-
-def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Interpolate column by column, linearly, flat beyond the ends.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, columns)
-    knots, values : Tensor of shape (columns, k)
-        Knots ascend; equal knots make a step.
-    """
-    query = x.T.contiguous()
-    right = torch.searchsorted(knots, query, right=True).clamp(1, knots.shape[1] - 1)
-    left = right - 1
-    x0, x1 = knots.gather(1, left), knots.gather(1, right)
-    y0, y1 = values.gather(1, left), values.gather(1, right)
-    # Halved, the difference of two of the largest floats is finite; numbers of usual size keep their bits.
-    gap = x1 / 2 - x0 / 2
-    share = ((query / 2 - x0 / 2) / torch.where(gap > 0, gap, 1.0)).clamp(0, 1).masked_fill(query >= x1, 1.0)
-    half_step = share * (y1 / 2 - y0 / 2)
-    return (y0 + half_step + half_step).T
+LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm
+FARTHEST = 1e38  # standard scores are told apart up to it: so far does float32 reach
 
 
 def squash(z: Tensor) -> Tensor:
     """Identity up to `LINEAR_TO`, a logarithm beyond: monotone, smooth in its first derivative."""
-    size = z.abs()
-    return torch.where(size < LINEAR_TO, z, z.sign() * (LINEAR_TO + (size - LINEAR_TO).clamp(min=0).log1p()))
+    near = z.clamp(-LINEAR_TO, LINEAR_TO)
+    far = z - near
+    return near * (1 + far.abs().log1p() / LINEAR_TO)  # near is LINEAR_TO, of either sign, where far is not 0
 
 
 class _Knots(NamedTuple):
@@ -96,44 +78,6 @@ def _location_and_scale(column: Floats) -> tuple[float, float]:
     return float(mean), float(largest)
 
 
-class Units(nn.Module):
-    """From normal scores to standard scores, in which distances are the user's own.
-
-    Tabulated at evenly spaced scores, so that a value is found without a search; linear between them, and of
-    slope one beyond.
-
-    Parameters
-    ----------
-    score, unit : Tensor of shape (columns, knots)
-        The map at its knots, ascending.
-    """
-
-    low: Tensor
-    high: Tensor
-    per_unit: Tensor
-    start: Tensor
-    lines: Tensor
-
-    def __init__(self, score: Tensor, unit: Tensor) -> None:
-        super().__init__()
-        low, high = score[:, 0], score[:, -1]
-        share = torch.linspace(0, 1, UNIT_CELLS + 1, dtype=score.dtype)[:, None]
-        at = interpolate(low + share * (high - low), score, unit).T
-        lines = torch.stack([at[:, :-1], at[:, 1:] - at[:, :-1]], 2)
-        self.register_buffer("low", low.float())
-        self.register_buffer("high", high.float())
-        self.register_buffer("per_unit", (UNIT_CELLS / (high - low).clamp(min=1e-9)).float())
-        self.register_buffer("start", torch.arange(len(low)) * UNIT_CELLS)
-        self.register_buffer("lines", lines.flatten(0, 1).float())
-
-    def forward(self, z: Tensor) -> Tensor:
-        place = ((z - self.low) * self.per_unit).clamp(0, UNIT_CELLS)
-        cell = place.floor().clamp(max=UNIT_CELLS - 1)
-        line = nn.functional.embedding(cell.long() + self.start, self.lines)
-        beyond = (z - self.low).clamp(max=0) + (z - self.high).clamp(min=0)
-        return line[..., 0] + (place - cell) * line[..., 1] + beyond
-
-
 class Numbers(nn.Module):
     """Every numeric column's map to its normal score and back.
 
@@ -150,23 +94,28 @@ class Numbers(nn.Module):
     high: Tensor
     location: Tensor
     scale: Tensor
-    most: Tensor
     middle: Tensor
     edges: Tensor
     at_edges: Tensor
+    farthest: Tensor
+    ends: Tensor
 
     def __init__(self, value: Tensor, low: Tensor, high: Tensor, location: Tensor, scale: Tensor) -> None:
         super().__init__()
         for name, table in zip(TABLES, (value, low, high, location, scale), strict=True):
             self.register_buffer(name, table)
         edges = torch.special.ndtri(torch.stack([low, high], 2).flatten(1))
-        # A tensor, for exporters hold plain numbers as float32.
-        self.register_buffer(
-            "most", torch.tensor(torch.finfo(torch.float64).max / 2, dtype=torch.float64), persistent=False
-        )
-        self.register_buffer("middle", torch.special.ndtri((low + high) / 2), persistent=False)
-        self.register_buffer("edges", edges, persistent=False)
-        self.register_buffer("at_edges", value.repeat_interleave(2, 1), persistent=False)
+        farthest = torch.full((len(value),), FARTHEST, dtype=value.dtype)
+        for name, table in (
+            ("middle", torch.special.ndtri((low + high) / 2)),
+            ("edges", edges),
+            ("at_edges", value.repeat_interleave(2, 1)),
+            ("farthest", torch.stack([-farthest, farthest])),
+        ):
+            self.register_buffer(name, table, persistent=False)
+        linear, unit = self._linear(value.T).T, self.standard(value.T).T
+        self.register_buffer("ends", unit[:, [0, -1]].T, persistent=False)
+        self.scores = Searched(value, unit, linear, self.middle)
 
     @classmethod
     def fit(cls, numbers: Floats) -> Numbers:
@@ -185,24 +134,38 @@ class Numbers(nn.Module):
         shaped = [table.reshape(-1, width) for table in tables]
         return cls(*map(torch.tensor, (*shaped, location, scale)))
 
-    def standard(self, x: Tensor) -> Tensor:
-        """Standard scores, far ones squashed."""
-        # Divided first: the difference of two values near the largest float would overflow.
-        # The quotient overflows where a value is far beyond a tiny spread; clamp lets NaN through.
-        return squash((x / self.scale).clamp(-self.most, self.most) - self.location / self.scale)
+    def _linear(self, x: Tensor) -> Tensor:
+        """Standard scores, finite even in float32; NaN stays NaN."""
+        # Divided first: the difference of two values near the largest float would overflow. One clamp of two
+        # ends is not for NaN: what onnxruntime's makes of it is not said.
+        quotient = torch.minimum(torch.maximum(x / self.scale, self.farthest[0]), self.farthest[1])
+        return quotient - self.location / self.scale
 
-    def units(self) -> Units:
-        """The map from normal to standard scores."""
-        return Units(self.middle, self.standard(self.value.T).T.contiguous())
+    def standard(self, x: Tensor) -> Tensor:
+        """Standard scores in float32, far ones squashed; NaN, which belongs to no place, becomes 0."""
+        return self._standard(self._linear(x))
+
+    def _standard(self, linear: Tensor) -> Tensor:
+        unit = linear.float()
+        return squash(unit.masked_fill(unit.isnan(), 0.0))
+
+    def units(self) -> Even:
+        """The map from normal to standard scores; as far beyond the ends as `encode` goes on."""
+        low, high = self.middle[:, 0], self.middle[:, -1]
+        at = low + torch.linspace(0, 1, UNIT_CELLS + 1, dtype=low.dtype)[:, None] * (high - low)
+        unit = self.standard(self.value.T).T.to(low.dtype).contiguous()
+        return Even(low, high, interpolate(at, self.middle, unit).T)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal scores, as `encode` gives them, and standard scores."""
+        linear = self._linear(x)
+        unit = self._standard(linear)
+        beyond = unit - torch.minimum(torch.maximum(unit, self.ends[0]), self.ends[1])
+        return self.scores(x, unit, linear).float() + beyond, unit
 
     def encode(self, x: Tensor) -> Tensor:
-        """Normal scores; beyond the values seen they go on as the standard scores do. NaN stays NaN."""
-        hole = x.isnan()
-        x = x.masked_fill(hole, 0.0)
-        unit = self.standard(x)
-        ends = self.standard(self.value[:, [0, -1]].T)
-        beyond = (unit - ends[0]).clamp(max=0) + (unit - ends[1]).clamp(min=0)
-        return (interpolate(x, self.value, self.middle) + beyond).masked_fill(hole, torch.nan)
+        """Normal scores in float32; beyond the values seen they go on as the standard scores do. NaN stays NaN."""
+        return self(x)[0]
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution function below and at each value: equal unless the value is an atom."""
@@ -309,13 +272,13 @@ class TableCodec(nn.Module):
 
     def forward(self, numbers: Tensor, ids: Tensor) -> Rows:
         """Encode numbers (n, d) float64 and levels (n, c) int64; a level the model cannot know is -1."""
-        return Rows(self.numbers.encode(numbers).float(), self._ids(numbers, ids))
+        scores, units = self.numbers(numbers)
+        return Rows(scores, self._ids(numbers, ids), units)
 
     def novel(self, rows: Rows) -> Tensor:
         """Cells, (n, n_cells) bool, that hold what training never held: the model has no say in them."""
-        missing = rows.numbers.isnan()
-        missing[:, self.nullable] = False
-        return torch.cat([missing, rows.ids < 0], 1)
+        never_missing = self.flag_of_number == len(self.nullable)
+        return torch.cat([rows.numbers.isnan() & never_missing, rows.ids < 0], 1)
 
     def given(self, numbers: Tensor, ids: Tensor, known: Tensor, complete: bool) -> Rows:
         """Encode rows of which a part is given.
@@ -323,7 +286,7 @@ class TableCodec(nn.Module):
         `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is
         not known is one never seen. With `complete`, numbers that are not known are known not to be missing.
         """
-        z = self.numbers.encode(numbers).float().masked_fill(~known, torch.nan)
+        z = self.numbers.encode(numbers).masked_fill(~known, torch.nan)
         flags = numbers[:, self.nullable].isnan().long()
         flags = torch.where(known[:, self.nullable], flags, 0 if complete else -1)
         levels = self.network_level[ids + self.offset] if len(self.offset) else ids

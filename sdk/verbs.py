@@ -45,15 +45,15 @@ class Scorer(Verb):
     def __init__(self, codec: TableCodec, model: Family, n_train: int) -> None:
         super().__init__(codec, model)
         # What training never held gets the surprise of a new kind of row, by the rule of succession.
-        surprise = torch.tensor(math.log(n_train + 1), dtype=torch.float64)
+        surprise = torch.tensor(math.log(n_train + 1))
         self.register_buffer("surprise_of_new", surprise, persistent=False)
 
     def energies(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Rows]:
         """Energy of each cell, (n, n_cells) float64, and the rows expected."""
         rows = self.codec(numbers, ids)
         energy, expected = self.model.energy(rows.to(self.device))
-        cells = torch.where(self.codec.novel(rows), self.surprise_of_new, energy.cpu().double())
-        return cells, expected.to("cpu")
+        cells = torch.where(self.codec.novel(rows), self.surprise_of_new, energy.cpu())
+        return cells.double(), expected.to("cpu")
 
     def expected(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Decode expected rows; what shares the pooled level is told by the most frequent of it."""

@@ -184,14 +184,13 @@ def test_cells_add_up_to_their_columns(layout):
     torch.testing.assert_close(layout.sum_by_column(cells), torch.from_numpy(expected))
 
 
-def test_distance_is_half_the_square_and_nothing_for_what_is_missing_or_a_category(layout):
+def test_gaps_are_measured_in_units_which_a_row_may_bring(layout):
     a, b = random_rows(layout, 9), random_rows(layout, 9, seed=1)
-    a.numbers[0, 0] = torch.nan
-    far = Layout(2, [3, 17, 5, 2], OWNERS, torch.nn.Hardtanh(-0.5, 0.5)).distance(a, b)
-    expected = (a.numbers.clamp(-0.5, 0.5) - b.numbers.clamp(-0.5, 0.5)) ** 2 / 2
-    torch.testing.assert_close(far[:, :2], expected.nan_to_num())
-    assert far[0, 0] == 0
-    assert not far[:, 2:].any()
+    clipped = Layout(2, [3, 17, 5, 2], OWNERS, torch.nn.Hardtanh(-0.5, 0.5))
+    expected = b.numbers.clamp(-0.5, 0.5) - a.numbers.clamp(-0.5, 0.5)
+    torch.testing.assert_close(clipped.gap(a, b.numbers), expected)
+    brought = clipped.gap(Rows(a.numbers, a.ids, torch.ones(9, 2)), b.numbers)
+    torch.testing.assert_close(brought, b.numbers.clamp(-0.5, 0.5) - 1)
 
 
 def test_half_the_rows_show_nothing_and_the_others_any_number_of_columns_alike(layout):

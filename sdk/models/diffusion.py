@@ -65,7 +65,7 @@ class Diffusion(Family):
         x : Tensor of shape (n, width)
             Noisy coordinates (clean where observed) and indicators (zeros where hidden).
         sigma : Tensor of shape (n, 1) or (1, 1)
-        observed : Tensor of shape (n, n_numbers), float
+        observed : Tensor of shape (n, n_numbers) or (1, n_numbers), float
             1 where a coordinate is given without noise.
 
         Returns
@@ -80,7 +80,8 @@ class Diffusion(Family):
         s = sigma * (1 - observed)
         # Preconditioning, Table 1 of EDM with sigma_data = 1.
         c_skip, c_out, c_in = 1 / (s**2 + 1), s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt()
-        out = self.network(torch.cat([c_in * noisy, shown, observed], 1), self.embed(sigma[:, 0].log() / 4))
+        seen = torch.cat([c_in * noisy, shown], 1)
+        out = self.network(seen, observed, context=self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
 
     def objectives(
@@ -129,7 +130,7 @@ class Diffusion(Family):
         when, what = uniforms.chunk(2, 1)
         sigma, after, time = self.schedule.index_select(0, k.reshape(1)).split(1, 1)
         observed = given.present.float()
-        z, ids = rows
+        z, ids = rows.numbers, rows.ids
         expected, scores = self.denoise(layout.expand(rows), sigma, observed)
         slope = (z - expected) / sigma
         ids = torch.where((ids < 0) & (when >= time), layout.draw(scores + barred, what), ids)
@@ -150,20 +151,19 @@ class Diffusion(Family):
         """
         layout, d = self.layout, self.layout.n_numbers
         known = layout.known(rows)
-        clean, unit = rows.clean, layout.units(rows.clean)
-        noisy = torch.zeros_like(clean)
+        clean = rows.clean
+        noisy = torch.zeros_like(clean[:1])  # all coordinates
         turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
-        errors, surprise, expected, levels = noisy, [], noisy, rows.ids
+        errors, surprise, expected, levels = [], [], [], rows.ids
         for i, level in enumerate(SCORE_LEVELS):
             shown = layout.expand(Rows(rows.numbers, rows.ids.masked_fill(turn == i, -1)))
             estimate, scores = self.denoise(shown, clean.new_full((1, 1), level), noisy)
-            gap = (estimate - clean) ** 2 + (layout.units(estimate) - unit) ** 2
-            errors = errors + gap / (2 * len(SCORE_LEVELS) * level**2)
-            expected = expected + estimate / len(SCORE_LEVELS)
+            gap = (estimate - clean) ** 2 + layout.gap(rows, estimate) ** 2
+            errors.append(gap / (2 * len(SCORE_LEVELS) * level**2))
+            expected.append(estimate / len(SCORE_LEVELS))
             surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
             levels = torch.where(turn == i, layout.mode(scores), levels)
-        cells = torch.cat([errors * known[:, :d], sum(surprise, torch.zeros_like(surprise[0]))], 1)
-        return cells, Rows(expected, levels)
+        return torch.cat([sum(errors) * known[:, :d], sum(surprise)], 1), Rows(sum(expected), levels)
 
     @staticmethod
     def sigmas(n_steps: int) -> list[float]:

@@ -63,9 +63,9 @@ class GAN(Family):
         self.register_buffer("probes", torch.cat([probes, -probes]))
 
     def complete(self, z: Tensor, given: Rows) -> Tensor:
-        """Coordinates and scores of levels, shape (n, width), from noise and the observed part."""
+        """Coordinates and scores of levels, shape (..., n, width), from noise and the observed part."""
         seen = torch.cat([self.layout.expand(given), given.present.float()], 1)
-        return self.generator(torch.cat([z, seen], 1))
+        return self.generator(z, seen)
 
     def judge(self, x: Tensor, observed: Tensor) -> Tensor:
         return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
@@ -142,17 +142,14 @@ class GAN(Family):
         """
         layout, d = self.layout, self.layout.n_numbers
         turn = layout.column_of_cell % GROUPS
-        z = self.probes[:, None].expand(-1, rows.n, -1).flatten(0, 1)
         numbers, levels = torch.zeros_like(rows.numbers), rows.ids
         surprise = torch.zeros_like(rows.ids, dtype=rows.numbers.dtype)
         for group in range(GROUPS):
             hidden = (turn == group).expand(rows.n, -1)
             given = layout.hide(rows, hidden)
-            outs = self.complete(z, Rows(given.numbers.repeat(PROBES, 1), given.ids.repeat(PROBES, 1)))
-            outs = outs.unflatten(0, (PROBES, rows.n)).mean(0)
+            outs = self.complete(self.probes[:, None], given).mean(0)
             numbers = torch.where(hidden[:, :d], outs[:, :d], numbers)
             levels = torch.where(hidden[:, d:], layout.mode(outs[:, d:]), levels)
             surprise = torch.where(hidden[:, d:], layout.category_nll(outs[:, d:], rows.ids), surprise)
-        clean = rows.clean
-        gap = (clean - numbers) ** 2 + (layout.units(clean) - layout.units(numbers)) ** 2
+        gap = (rows.clean - numbers) ** 2 + layout.gap(rows, numbers) ** 2
         return torch.cat([gap / 2 * rows.present, surprise], 1), Rows(numbers, levels)

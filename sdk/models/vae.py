@@ -72,7 +72,7 @@ class VAE(Family):
     def decode(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of the coordinates, and scores of the categories' levels."""
         d = self.layout.n_numbers
-        out = self.decoder(torch.cat([z, seen], 1))
+        out = self.decoder(z, seen)
         low, high = LOG_VARIANCE
         logvar = low + (high - low) * torch.sigmoid(out[:, d : 2 * d])
         return out[:, :d], logvar, out[:, 2 * d :]
@@ -124,7 +124,7 @@ class VAE(Family):
         nothing = layout.nothing(1, rows.numbers.device)
         mu, logvar = self._gaussian(self.encoder, rows)
         divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, nothing))
-        mean, spread, scores = self.decode(mu, self._see(nothing).expand(rows.n, -1))
-        expected = Rows(mean, layout.mode(scores))
+        mean, spread, scores = self.decode(mu, self._see(nothing))
         cells = self._nll(rows, mean, spread, scores) + divergence[:, None] / layout.n_cells
-        return cells + layout.distance(rows, expected), expected
+        distance = nn.functional.pad(layout.gap(rows, mean) ** 2 / 2 * rows.present, (0, layout.n_categories))
+        return cells + distance, Rows(mean, layout.mode(scores))
