@@ -17,7 +17,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,10 @@ def export(
     rows : DataFrame, pyarrow.Table or ndarray, optional
         Real rows to verify with, beside those that the model generates; for int8, training rows.
     precision : {"float32", "int8"}
-        Of the networks of task "score". "int8" multiplies bytes: on a CPU that makes the networks about twice
-        as fast and a quarter as large, and scores less exact. Ranges are those of half of `rows`, filled up to
-        1,024 with rows that the model generates; calibration and threshold move with the scores. How the
-        other half is ranked and which of it is called an anomaly, in float32 and in int8, is printed and kept
-        in the file.
+        Of the networks of task "score". "int8" multiplies bytes: on a CPU networks are then about twice as
+        fast and a quarter as large, and scores less exact. Ranges are those of half of `rows`, filled up to
+        1,024 with rows that the model generates; calibration and threshold move with the scores. How far
+        int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept in the file.
     min_agreement : float
         Least Spearman correlation of scores in int8 with those in float32.
 
@@ -105,11 +104,11 @@ def export(
         raise ValueError(f"precision='int8' is for task='score'; leave it out for task={task!r}.")
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
-    graph, data = _built(fitted, task, inputs)
+    name = f"{type(model).__name__}-{task}"
+    graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
+    data = _folded(graph.part.model(name))
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
-    if precision == "int8":
-        fitted, data, parity["int8"], golden = _quantized(fitted, inputs, data, trial, min_agreement)
     about = {
         "format": FORMAT,
         "lookalike": __version__,
@@ -119,17 +118,20 @@ def export(
         "estimator": type(model).__name__,
         "schema": model.schema_.to_dict(),
         "columns": feeding.describe(model.schema_),
-        "threshold": fitted.threshold,
-        "calibration": fitted.calibration.scores.tolist() if task == "score" else [],
+        "threshold": model.offset_,
+        "calibration": model.calibration_.scores.tolist() if task == "score" else [],
         "centre": fitted.centre.tolist() if inputs == "core" else [],
         "noise": list(graph.noise),
-        "precision": precision,
+        "precision": "float32",
         "n_train": model.n_train_,
         "fingerprint": fitted.fingerprint(),
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")},
         "parity": parity,
         "golden": golden,
     }
+    if graph.decided is not None and precision == "int8":
+        data, changes = _quantized(data, trial, graph.decided, name, min_agreement)
+        about |= changes | {"parity": parity | changes["parity"]}
     sealed = onnxfile.with_metadata(data, {KEY: json.dumps(about)})
     onnx.checker.check_model(sealed, full_check=True)
     contents = onnxfile.read(sealed)  # what the runtime would refuse is not written
@@ -138,30 +140,34 @@ def export(
     return contents.sha256
 
 
-def _built(fitted: _Fitted, task: str, inputs: str) -> tuple[_Graph, bytes]:
-    graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    return graph, _folded(graph.part.model(f"{type(fitted.estimator).__name__}-{task}"))
-
-
 def _quantized(
-    fitted: _Fitted, inputs: str, data: bytes, trial: Trial, min_agreement: float
-) -> tuple[_Fitted, bytes, dict[str, Any], dict[str, Any]]:
-    """The score graph in int8, recalibrated; how well it agrees with float32; golden rows."""
-    calibrating, judging = halves(fitted.estimator, trial.real)
+    data: bytes, trial: Trial, decided: Decided, name: str, min_agreement: float
+) -> tuple[bytes, dict[str, Any]]:
+    """The score graph in int8, recalibrated, and what its metadata say otherwise than those of `data`."""
+    estimator = trial.estimator
+    calibrating, judging = halves(estimator, trial.real)
     feeds = trial.feeds(calibrating)
     plan = Plan.learn(data, feeds, min_agreement)
     before, after = (side.run(feeds)["score"] for side in (trial, trial.of(plan.apply(data))))
-    fitted = fitted.recalibrated(lambda scores: moved(scores, before, after))
-    data = plan.apply(_built(fitted, "score", inputs)[1])
+    known = np.append(estimator.calibration_.scores, estimator.offset_)
+    *scores, threshold = moved(known, before, after).tolist()
+    calibration = Calibration(scores)
+    data = plan.apply(_folded(decided(calibration.scores, threshold).model(name)))
     quantized = trial.of(data)
-    quantized.decisions(fitted.calibration, fitted.threshold)
+    quantized.decisions(calibration, threshold)
     agreement = judged(trial, quantized, judging, min_agreement) | {"share": plan.share}
-    # Said unasked, for whoever asks for int8 has to know what it costs.
-    print(
+    # Unasked, for whoever takes int8 has to know what it costs.
+    print(  # noqa: T201
         f"int8 and float32 on {agreement['rows']} rows: Spearman correlation {agreement['spearman']:.5f}, "
         f"Jaccard index of the alerts {agreement['jaccard']:.3f}"
     )
-    return fitted, data, agreement, quantized.golden()
+    return data, {
+        "threshold": threshold,
+        "calibration": scores,
+        "precision": "int8",
+        "parity": {"int8": agreement},
+        "golden": quantized.golden(),
+    }
 
 
 def _folded(model: ModelProto) -> bytes:
@@ -196,8 +202,6 @@ class _Fitted:
     scorer: Scorer
     centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
     explain: bool
-    calibration: Calibration
-    threshold: float
 
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
@@ -205,13 +209,7 @@ class _Fitted:
         numbers = estimator.codec_.numbers
         middle = (numbers.middle.abs().argmin(1, keepdim=True)) if numbers.middle.shape[0] else None
         centre = numbers.value.gather(1, middle)[:, 0].numpy() if middle is not None else np.zeros(0)
-        scorer = Scorer(estimator.codec_, model, estimator.n_train_)
-        return cls(estimator, scorer, centre, explain, estimator.calibration_, estimator.offset_)
-
-    def recalibrated(self, move: Callable[[Any], Any]) -> _Fitted:
-        """The same with its calibration and its threshold moved, by a function of scores."""
-        calibration = Calibration(move(self.calibration.scores))
-        return replace(self, calibration=calibration, threshold=float(move(self.threshold)))
+        return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -235,12 +233,18 @@ class _Fitted:
         return digest.hexdigest()
 
 
+Decided = Callable[[NDArray[np.float64], float], Part]
+"""Draws the graph of a score with these scores of rows held out, and with this threshold."""
+
+
 @dataclass(frozen=True)
 class _Graph:
     part: Part
     noise: tuple[int, int]
     verify: Callable[[Trial], tuple[dict[str, Any], dict[str, Any]]]
     """Raises ExportError, or tells how near the graph is, and gives golden rows."""
+    decided: Decided | None = None
+    """Of task "score"."""
 
 
 def _columns(fitted: _Fitted) -> Part:
@@ -264,8 +268,20 @@ def _joined(parts: Sequence[Part], inputs: Sequence[Any], outputs: Sequence[Any]
     return Part(nodes, [tensor for part in parts for tensor in part.initializers], [*inputs], [*outputs])
 
 
+class _Scored(nn.Module):
+    """A score, and where it is asked for its explanation."""
+
+    def __init__(self, scorer: Scorer, explain: bool) -> None:
+        super().__init__()
+        self.scorer, self.explain = scorer, explain
+
+    def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
+        score, *explanation = self.scorer(numbers, ids)
+        return score, *(explanation if self.explain else ())
+
+
 class _Decisions(nn.Module):
-    """A score and what is said of it.
+    """What is said of a score.
 
     The calibration scores stand in about as many blocks as there are in each: a score's rank is counted among
     the first of the blocks, then in one of them, in fewer operations than bisection takes.
@@ -274,45 +290,50 @@ class _Decisions(nn.Module):
     blocks: Tensor
     n: Tensor
 
-    def __init__(self, scorer: Scorer, scores: NDArray[np.float64], explain: bool) -> None:
+    def __init__(self, scores: NDArray[np.float64]) -> None:
         super().__init__()
-        self.scorer, self.explain = scorer, explain
         self.size = math.isqrt(len(scores) - 1) + 1
         blocks = np.pad(scores, (0, self.size**2 - len(scores)), constant_values=np.finfo(float).max)
         self.register_buffer("blocks", torch.tensor(blocks).view(self.size, self.size))
         self.register_buffer("n", torch.tensor(len(scores), dtype=torch.float64))
 
-    def forward(self, numbers: Tensor, ids: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
-        score, *explanation = self.scorer(numbers, ids)
+    def forward(self, score: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         reached = (self.blocks[:, 0] <= score[:, None]).float().sum(1)
         block = (reached - 1).clamp(min=0)
         inside = (self.blocks[block.long()] <= score[:, None]).float().sum(1)
         p_value = (block * self.size + (inside + 1)).double() / (self.n + 1)
         # A score that is no number is not normal.
         label = torch.where(score - threshold >= 0, 1, -1)
-        return score, p_value, label, *(explanation if self.explain else ())
+        return p_value, label
 
 
 def _score(fitted: _Fitted, entry: Part) -> _Graph:
-    table = fitted.example()
-    threshold = torch.tensor(fitted.threshold, dtype=torch.float64)
-    given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids), "threshold": threshold}
-    module = _Decisions(fitted.scorer, fitted.calibration.scores, fitted.explain)
-    d, c = fitted.widths
-    draft = Draft("ends")
-    draft.input("threshold", "float64", ())
-    draft.part.initializers.append(draft.tensor("threshold", threshold.numpy()))
+    table, (d, c) = fitted.example(), fitted.widths
+    ends = Draft("ends")
+    ends.input("threshold", "float64", ())
     for name in ("score", "p_value"):
-        draft.output(name, "float64", ("n",))
-    draft.output("label", "int64", ("n",))
+        ends.output(name, "float64", ("n",))
+    ends.output("label", "int64", ("n",))
+    explanation = []
     if fitted.explain:
-        draft.output("contributions", "float64", ("n", fitted.scorer.codec.layout.n_columns))
-        draft.output("expected_numbers", "float64", ("n", d))
-        draft.output("expected_ids", "int64", ("n", c))
-    part = trace(module, given, [value.name for value in draft.part.outputs], "score")
-    ends = draft.part
-    joined = _joined([entry, part, ends], [*entry.inputs, *ends.inputs], ends.outputs)
-    return _Graph(joined, (0, 0), lambda trial: (trial.score(), trial.golden()))
+        ends.output("contributions", "float64", ("n", fitted.scorer.codec.layout.n_columns))
+        ends.output("expected_numbers", "float64", ("n", d))
+        ends.output("expected_ids", "int64", ("n", c))
+        explanation = [value.name for value in ends.part.outputs[3:]]
+    given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids)}
+    scored = trace(_Scored(fitted.scorer, fitted.explain), given, ["score", *explanation], "score")
+    score = torch.zeros(len(table), dtype=torch.float64)
+
+    def decided(scores: NDArray[np.float64], threshold: float) -> Part:
+        given = {"score": score, "threshold": torch.tensor(threshold, dtype=torch.float64)}
+        decisions = trace(_Decisions(scores), given, ["p_value", "label"], "decisions")
+        joined = _joined([entry, scored, decisions], [*entry.inputs, *ends.part.inputs], ends.part.outputs)
+        joined.initializers.append(ends.tensor("threshold", np.array(threshold)))
+        return joined
+
+    estimator = fitted.estimator
+    part = decided(estimator.calibration_.scores, estimator.offset_)
+    return _Graph(part, (0, 0), lambda trial: (trial.score(), trial.golden()), decided)
 
 
 class _Given(nn.Module):

@@ -4,21 +4,21 @@
     weights, int8 -------------------- DequantizeLinear --+-- Gemm -- float32
     bias, int32 ---------------------- DequantizeLinear --+
 
-The operators are standard ones. onnxruntime makes one integer product of each such group as it loads the file.
+The operators are standard ones; onnxruntime makes one integer product of each such group as it loads a file.
 
-**Static.** The range of each x is that which calibration rows showed (Jacob et al., "Quantization and training
-of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, arXiv 1712.05877). A range taken
-from a batch would make a row's score depend on the rows beside it.
+**Static.** The range of each x is that which calibration rows showed (Jacob et al., "Quantization and
+training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, arXiv 1712.05877). A
+range taken from a batch would make a row's score depend on the rows beside it.
 
-**Exact.** Weights have a scale a column and use seven of their eight bits. x86 processors without VNNI add two
-products of an unsigned and a signed byte in 16 bits: 2 x 255 x 64 fits, and 2 x 255 x 127 saturates. So sums are
-the same integers on every processor. x is int8, as ARM wants it; onnxruntime makes it uint8 on x86 by itself.
+**Exact.** Weights have a scale a column and use seven of their eight bits. x86 processors without VNNI add
+two products of an unsigned and a signed byte in 16 bits: 2 x 255 x 64 fits, 2 x 255 x 127 would saturate. So
+sums are the same integers on every processor. x is int8, as ARM wants it; on x86 onnxruntime makes it uint8.
 
-**Where it hurts.** If ranks are not kept, the products that harm them most stay in float32: often the first of a
-network, whose inputs are of a wider range than those inside.
+**Where it hurts.** If ranks are not kept, the products that harm them most stay in float32: often the first
+of a network, which takes in a wider range than the others.
 
-`onnxruntime.quantization` writes the same products to the bit. It moves the weights of the model it is given to
-files and sets up the root logger of the process, so its part is done here.
+`onnxruntime.quantization` writes the same products, to the bit. But it moves the weights of the model it is
+given to files, and sets up the root logger of the process; so its part is done here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Plan:
 
     @classmethod
     def learn(cls, data: bytes, feeds: Arrays, min_agreement: float) -> Plan:
-        """Choose them so that the scores of these rows keep their ranks, with half the allowed loss to spare."""
+        """Choose them so that the scores of these rows keep their ranks, half the allowed loss to spare."""
         model = _parsed(data)
         products = list(_products(model))
         low_high = _ranges(model, products, feeds)
@@ -144,7 +144,7 @@ def _draw(
     steps = np.maximum(steps, 1e-10).astype(np.float32)
     if product.x not in shared:
         zero = np.int8(round(-128 - low / float(step)))
-        scale = [draft.constant(step), draft.constant(zero)]
+        scale = [draft.constant(np.asarray(step)), draft.constant(np.asarray(zero))]
         shared[product.x] = [draft("QuantizeLinear", product.x, *scale), *scale]
     if product.weights not in shared:
         weight = np.rint(product.weight / steps).astype(np.int8)
@@ -214,7 +214,7 @@ def judged(before: Trial, after: Trial, rows: Table, min_agreement: float) -> di
     if not agreement >= min_agreement:
         raise ExportError(
             f"int8 and float32 rank {len(rows)} rows with a Spearman correlation of {agreement:.6f}, below "
-            f"min_agreement={min_agreement:g}, so the file is not written. Pass more training rows (rows=), a "
+            f"min_agreement={min_agreement}, so the file is not written. Pass more training rows (rows=), a "
             "lower min_agreement, or precision='float32'."
         )
     alerts = old["label"] == -1, new["label"] == -1
@@ -229,11 +229,14 @@ def judged(before: Trial, after: Trial, rows: Table, min_agreement: float) -> di
     }
 
 
-def moved(scores: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]) -> Any:
+def moved(
+    scores: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Where scores go, told by rows scored before and after: their quantiles matched, beyond them shifted."""
     before, after = np.sort(before), np.sort(after)
     beyond = np.minimum(scores - before[0], 0) + np.maximum(scores - before[-1], 0)
-    return np.interp(scores, before, after) + beyond
+    found: NDArray[np.float64] = np.interp(scores, before, after) + beyond
+    return found
 
 
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
