@@ -31,6 +31,7 @@ from lookalike._version import __version__
 from lookalike.calibration import Calibration
 from lookalike.errors import require
 from lookalike.estimator import Estimator
+from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail
 from lookalike.exporters.quantization import Plan, halves, judged, moved
 from lookalike.exporters.tracing import repeat, trace
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
-PRECISIONS = ("float32", "int8")
 
 
 def export(
