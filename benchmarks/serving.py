@@ -165,8 +165,10 @@ def measure(
 ) -> None:
     model = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(numbers)
     mixed = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(texts)
-    paths = {name: folder / f"{family}-{name}.onnx" for name in ("core", "columns", "text", "ids")}
+    names = ("core", "int8", "columns", "text", "ids")
+    paths = {name: folder / f"{family}-{name}.onnx" for name in names}
     model.export(paths["core"], inputs="core", explain=False)
+    model.export(paths["int8"], inputs="core", explain=False, precision="int8", rows=numbers)
     model.export(paths["columns"], explain=False)
     mixed.export(paths["text"], explain=False)
     mixed.export(paths["ids"], inputs="core", explain=False)
@@ -178,8 +180,10 @@ def measure(
         frame, words = numbers.iloc[np.arange(n) % TRAIN], texts.iloc[np.arange(n) % TRAIN]
         table, coded = model.schema_.encode(frame), mixed.schema_.encode(words)
         tensors, rows = (torch.tensor(table.numbers), torch.tensor(table.ids)), frame.to_numpy()
+        core = {"numbers": table.numbers.astype(np.float32), "ids": table.ids}
         return {
-            "core": scored(opened["core"], {"numbers": table.numbers.astype(np.float32), "ids": table.ids}),
+            "core": scored(opened["core"], core),
+            "int8": scored(opened["int8"], core),
             "columns": scored(opened["columns"], feeding.feed(model.schema_, frame)),
             "text": scored(opened["text"], feeding.feed(mixed.schema_, words)),
             "ids": scored(opened["ids"], {"numbers": coded.numbers.astype(np.float32), "ids": coded.ids}),

@@ -6,6 +6,7 @@ all that may be missing is, levels that fit never saw, the ends of the range, an
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lookalike import feeding, noise
+from lookalike.calibration import Calibration
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
 from lookalike.schema import Table
@@ -46,19 +48,15 @@ class Trial:
     def __init__(
         self, data: bytes, estimator: Estimator, centre: NDArray[np.float64] | None, rows: Any = None
     ) -> None:
-        ort: Any = require("onnxruntime", "cpu", "export")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self.outputs = [value.name for value in self.session.get_outputs()]
+        self.session = opened(data)
         self.estimator, self.centre = estimator, centre
         schema = estimator.schema_
         self.frame = estimator.generate(TRIED, random_state=0)
         drawn = schema.encode(self.frame, allow_missing=True)
         tables = [drawn, *_hostile(estimator, drawn)]
-        if rows is not None:
-            tables.append(schema.encode(rows))
+        self.real = None if rows is None else schema.encode(rows)
+        if self.real is not None:
+            tables.append(self.real)
         self.table = Table(
             np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables])
         )
@@ -82,7 +80,13 @@ class Trial:
         } | more
 
     def run(self, feeds: Arrays) -> Arrays:
-        return dict(zip(self.outputs, self.session.run(self.outputs, feeds), strict=True))
+        return run(self.session, feeds)
+
+    def of(self, data: bytes) -> Trial:
+        """The same rows for another graph of the same inputs."""
+        other = copy.copy(self)
+        other.session = opened(data)
+        return other
 
     # ---- scores ----
 
@@ -117,6 +121,17 @@ class Trial:
             raise ExportError("the graph gives other p-values than the calibration. Please report this.")
         self._beyond_all_numbers()
         return {"rows": len(table), "of_spread": float(error.max()), "tolerance": TOLERANCE}
+
+    def decisions(self, calibration: Calibration, threshold: float) -> None:
+        """Check what holds whatever the scores are; raise ExportError where it does not."""
+        feeds = self.feeds(self.table)
+        got = self.run(feeds)
+        self._same_in_any_batch(feeds, got)
+        if not np.array_equal(got["p_value"], calibration.p_values(got["score"])):
+            raise ExportError("the graph gives other p-values than the calibration. Please report this.")
+        if not np.array_equal(got["label"], np.where(got["score"] < threshold, -1, 1)):
+            raise ExportError("the graph gives other labels than its scores. Please report this.")
+        self._beyond_all_numbers()
 
     def _within(self, error: NDArray[np.float64], what: str) -> None:
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
@@ -216,6 +231,21 @@ class Trial:
             "inputs": {name: plain(array) for name, array in feeds.items()},
             "outputs": {name: plain(array) for name, array in found.items()},
         }
+
+
+def opened(data: bytes) -> Any:
+    """A session with one thread on the CPU."""
+    ort: Any = require("onnxruntime", "cpu", "export")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: Any, feeds: Arrays) -> Arrays:
+    """All outputs, by name."""
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def plain(array: NDArray[Any]) -> Any:

@@ -256,7 +256,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         path : str or PathLike
         **options
             ``task="score"``, ``"generate"`` or ``"impute"``; ``inputs="columns"`` or ``"core"``; ``rows=``,
-            real rows to verify with.
+            real rows to verify with; ``precision="int8"``, faster on a CPU and less exact.
 
         Returns
         -------

@@ -16,8 +16,9 @@ threshold       scores below it are anomalies
 calibration     of task "score", the scores of the rows held out
 centre          of "core", one number a column
 noise           of the other tasks, the normals and uniforms that a row takes
-precision       "float32" or "int8"
-n_train, fingerprint, versions, parity    what was exported, by what, and how near it is to torch
+precision       "float32", or "int8" where networks multiply bytes
+n_train, fingerprint, versions, parity    what was exported, by what, and how near it is to torch; under
+                parity ``int8``, how near that is to float32
 golden          a few rows: inputs and outputs, what is no finite number as text
 ==============  ====================================================================================
 
@@ -48,6 +49,7 @@ from lookalike.vetting import all_of, is_count, is_number, require, vetted_schem
 KEY = "lookalike"
 FORMAT = 1
 EXPLANATION = ("contributions", "expected_numbers", "expected_ids")
+PRECISIONS = ("float32", "int8")
 TASKS = {"score": "score rows", "generate": "generate rows", "impute": "impute"}
 
 _WORDS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
@@ -106,13 +108,15 @@ def read_exported(contents: Contents) -> Exported:
 
 
 def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
-    for key in ("family", "estimator", "precision", "fingerprint", "lookalike"):
+    for key in ("family", "estimator", "fingerprint", "lookalike"):
         require(isinstance(data[key], str) and len(data[key]) < 200, f"its {key} is no text")
     for key in ("versions", "parity", "golden"):
         require(isinstance(data[key], dict), f"its {key} is no JSON object")
     task, inputs, threshold, noise = data["task"], data["inputs"], data["threshold"], data["noise"]
+    precision = data["precision"]
     require(isinstance(task, str) and task in TASKS, f"its task is {str(task)[:40]!r}")
     require(inputs in ("columns", "core"), f"its inputs are {str(inputs)[:40]!r}")
+    require(precision in PRECISIONS, f"its precision is {str(precision)[:40]!r}")
     require(is_number(threshold), f"its threshold is {str(threshold)[:40]!r}")
     require(all_of(noise, is_count) and len(noise) == 2, "its noise is not two counts")
     require(is_count(data["n_train"]), f"it learned from {str(data['n_train'])[:40]} rows")
@@ -134,7 +138,7 @@ def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
         calibration=Calibration(scores) if scores else None,
         centre=np.array(centre, dtype=np.float64),
         noise=(noise[0], noise[1]),
-        precision=data["precision"],
+        precision=precision,
         n_train=data["n_train"],
         explains=explains,
         about={key: data[key] for key in ("lookalike", "fingerprint", "versions", "parity", "golden")},

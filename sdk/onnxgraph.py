@@ -6,7 +6,8 @@ a path to another file are all in order to it, or were in some version. Here a g
 - its operators are on a list of pure functions: no Loop and no If, nothing random (noise is an input), no
   functions of its own, no other domains. A Scan runs once for each row of its input and holds no other Scan;
 - all its data are in the file and as large as stated: no external tensors, no sparse ones;
-- its weights are finite. Masks and fill values, tensors of up to 16 numbers, may be NaN or infinite;
+- its weights are finite. Masks and fill values, tensors of up to 16 numbers, may be NaN or infinite, scales
+  of integers may not: they are positive;
 - every name is made once, before it is used;
 - **what constants alone decide is small.** Where a constant states a size (ConstantOfShape, Expand, OneHot,
   Pad, Range, Reshape, Resize, Tile, the windows of a convolution), it is bounded. And what is computed from
@@ -145,6 +146,7 @@ class Value:
 class _Constant(NamedTuple):
     size: float  # elements, with dimensions of zero counted as one; of text, bytes if they are more
     values: tuple[float, ...] | None = None  # where there are few
+    positive: bool = False  # and finite, all of them
 
 
 class Judge:
@@ -317,6 +319,9 @@ class Judge:
         """Bound what a node makes, where constants decide it."""
         given = [(i in _SIZED.get(op, ()), name) for i, name in enumerate(inputs) if name]
         stated = self._stated(op, [name for states, name in given if states])
+        scale = self.constants.get(inputs[1]) if op in _FIRST and len(inputs) > 1 else None
+        if scale is not None and not scale.positive:
+            raise WireError("its scale is not positive and finite")
         if not all(name in self.constants for _, name in given):
             return None
         if op in _NOT_OF_CONSTANTS:
@@ -370,15 +375,18 @@ def _product(factors: Sequence[float]) -> float:
 
 def _numbers(where: str, array: NDArray[Any], size: float, *, bfloat16: bool = False) -> _Constant:
     """Judge numbers to be finite, unless they are few, and keep them if they might state a size."""
-    if array.size > _FEW:
-        if bfloat16:  # numpy has none: these are its bits
-            finite = bool(((array & 0x7FFF) < 0x7F80).all())
-        else:  # NaN passes through both; isfinite of all would make a mask of the size of the weights
-            with np.errstate(invalid="ignore"):
-                finite = array.dtype.kind != "f" or bool(np.isfinite([array.min(), array.max()]).all())
-        if not finite:
-            raise WireError(f"{where} holds NaN or infinity, which at most {_FEW} numbers may")
-    return _Constant(size, tuple(array.tolist()) if array.size <= _MAX_SHAPE and not bfloat16 else None)
+    low, finite = 0.0, True
+    if bfloat16:  # numpy has none: these are its bits
+        finite = bool(((array & 0x7FFF) < 0x7F80).all())
+    elif array.dtype.kind == "f" and array.size:
+        with np.errstate(invalid="ignore"):
+            # NaN passes through both; isfinite of all would make a mask of the size of the weights
+            low, high = float(array.min()), float(array.max())
+        finite = math.isfinite(low) and math.isfinite(high)
+    if not finite and array.size > _FEW:
+        raise WireError(f"{where} holds NaN or infinity, which at most {_FEW} numbers may")
+    few = array.size <= _MAX_SHAPE and not bfloat16
+    return _Constant(size, tuple(array.tolist()) if few else None, finite and low > 0)
 
 
 def _texts(where: str, sizes: Sequence[int], size: float) -> _Constant:

@@ -8,12 +8,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import lookalike as la
-from lookalike import feeding, noise, onnxfile
+from lookalike import feeding, noise, onnxfile, runtime
 from lookalike.exporters import tracing, verification
+from lookalike.exporters.quantization import spearman
 from lookalike.schema import Table
 
 ort = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 
 def session(path):
@@ -221,3 +222,63 @@ def test_metadata_say_what_a_file_is(small, exported):
     }
     feeds["ids"] = feeds["ids"].reshape(len(feeds["numbers"]), 0)
     assert_array_equal(run(opened, feeds)["score"], document["golden"]["outputs"]["score"])
+
+
+@pytest.mark.slow
+def test_int8_ranks_and_calls_rows_as_float32_does(model, people, others, tmp_path, capsys):
+    model.export(tmp_path / "m.onnx", precision="int8", rows=people)
+    agreement = about(tmp_path / "m.onnx")["parity"]["int8"]
+    assert agreement["rows"] == 512
+    assert agreement["spearman"] >= 0.999
+    assert (
+        f"Spearman correlation {agreement['spearman']:.5f}, Jaccard index of the alerts "
+        f"{agreement['jaccard']:.3f}"
+    ) in capsys.readouterr().out
+    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    assert served.verify() == 0
+    assert served.info()["precision"] == "int8"
+    scores = served.score_samples(others)
+    assert spearman(scores, model.score_samples(others)) >= 0.998
+    # The threshold and the calibration moved together: the rate of false alarms is what it was.
+    before, after = model.calibration_.scores, served.calibration_.scores
+    assert not np.isin(after, before).any()
+    assert (after < served.offset_).sum() == (before < model.offset_).sum()
+    gap = np.abs(served.p_values(others) - model.p_values(others))
+    assert gap.max() <= 4 / (len(before) + 1)
+    assert_array_equal(served.predict(others), np.where(scores < served.offset_, -1, 1))
+    explained = served.explain(others)
+    assert_allclose(explained.shares.sum(1), -scores, rtol=1e-12)
+    for rows in (1, 3, 64):
+        parts = [served.score_samples(others.iloc[i : i + rows]) for i in range(0, 60, rows)]
+        assert_array_equal(np.concatenate(parts), scores[: len(parts) * rows])
+
+
+def test_int8_runs_in_integers_on_any_machine(small, tmp_path):
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    small.export(tmp_path / "m.onnx", inputs="core", precision="int8", rows=X, min_agreement=0.99)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= onnxfile.read(tmp_path / "m.onnx").operators
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    ort.InferenceSession(str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    share = about(tmp_path / "m.onnx")["parity"]["int8"]["share"]
+    assert 0.5 <= share <= 1
+    assert operators.count("QGemm") >= 0.5 * (operators.count("QGemm") + operators.count("Gemm"))
+    assert "DequantizeLinear" not in operators
+
+
+def test_int8_that_agrees_too_little_is_not_written(small, tmp_path):
+    model = la.VAE(max_steps=60, width=16, depth=1, random_state=0).fit(
+        np.random.default_rng(0).normal(size=(300, 4))
+    )
+    words = r"rank 512 rows with a Spearman correlation of 0\.9\d+, below min_agreement=1, so .* \(rows=\)"
+    with pytest.raises(la.ExportError, match=words):
+        model.export(tmp_path / "m.onnx", inputs="core", precision="int8", min_agreement=1)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="min_agreement must be a number from 0 to 1, got 2"):
+        small.export(tmp_path / "m.onnx", precision="int8", min_agreement=2)
+    with pytest.raises(ValueError, match="precision must be one of 'float32', 'int8', got 'int4'"):
+        small.export(tmp_path / "m.onnx", precision="int4")
+    with pytest.raises(ValueError, match="precision='int8' is for task='score'"):
+        small.export(tmp_path / "m.onnx", precision="int8", task="generate")

@@ -61,6 +61,13 @@ def mlp(width=8):
     return model(nodes, weights, outputs=[info("y", dims=("rows", width))])
 
 
+def dequantized(scale):
+    """Bytes times a scale."""
+    inits = [init("w", np.zeros((1, np.size(scale))), "i1"), init("s", scale, "f4")]
+    nodes = [h.make_node("DequantizeLinear", ["w", "s"], ["d"]), h.make_node("Identity", ["x"], ["y"])]
+    return model(nodes, inits)
+
+
 def labels():
     """Text to ids to rows of an embedding, with NaN where a number is missing."""
     encode = h.make_node(
@@ -520,6 +527,10 @@ HOSTILE = {
         "keeps its data where its type float32 does not",
     ),
     "unknown type": (lambda: model([IDENTITY], [tensor([1], b"\0", code=23)]), "type 23, which is not known"),
+    "scale of zero": (lambda: dequantized(0.0), "its scale is not positive and finite"),
+    "scale below zero": (lambda: dequantized([1.0] * 99 + [-1.0]), "its scale is not positive and finite"),
+    "scale nan": (lambda: dequantized(np.nan), "its scale is not positive and finite"),
+    "scale inf": (lambda: dequantized(np.inf), "its scale is not positive and finite"),
     "nan weights": (lambda: model([IDENTITY], [init("w", NAN, "f4")]), "tensor 'w' holds NaN or infinity"),
     "inf weights": (lambda: model([IDENTITY], [init("w", INF, "f8")]), "tensor 'w' holds NaN or infinity"),
     "inf in float16": (lambda: model([IDENTITY], [init("w", INF, "f2")]), "tensor 'w' holds NaN or infinity"),
