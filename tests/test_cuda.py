@@ -1,0 +1,160 @@
+"""CUDA: where the work is done, what is said where there is none, and a GPU's numbers where there is one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import lookalike as la
+from lookalike import runtime
+from lookalike import session as sessions
+from lookalike.schema import Schema
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from handmade import made  # noqa: E402
+
+RNG = np.random.default_rng(0)
+N = 700
+FRAME = pd.DataFrame({"amount": RNG.normal(size=N), "kind": RNG.choice(["a", "b"], N)})
+SCHEMA = Schema.fit(FRAME)
+FILE = made(SCHEMA)
+
+
+def refused(call, *words):
+    with pytest.raises(la.DeviceError) as caught:
+        call()
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+# ---- where there is none, or it is simulated ----
+
+no_cuda = pytest.mark.skipif(
+    "CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA"
+)
+
+
+@no_cuda
+def test_cuda_is_never_silently_something_else(monkeypatch):
+    words = ['device="cuda" was asked for', 'pip install "lookalike[gpu]"']
+    refused(lambda: runtime.load(FILE, device="cuda"), *words, "that for the CPU")
+    assert runtime.load(FILE, device="auto").info()["provider"] == "CPUExecutionProvider"
+    both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(sessions, "_installed", lambda: both)
+    refused(lambda: runtime.load(FILE, device="cuda"), *words, "are both installed")
+
+
+class Driver:
+    """What ctypes finds of NVIDIA's libraries; `gives` is what cuInit returns."""
+
+    def __init__(self, *libraries, gives=0):
+        self.libraries, self.gives = libraries, gives
+
+    def __call__(self, name):
+        if not name.startswith(self.libraries):
+            raise OSError(name)
+        return self
+
+    def cuInit(self, flags):
+        return self.gives
+
+
+@no_cuda
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_build_for_cuda_without_a_gpu_is_not_taken_for_one(monkeypatch):
+    """As onnxruntime-gpu behaves on such a machine: the session opens, on the CPU."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(sessions.Session, "_open", as_on_the_cpu(sessions.Session._open))
+    for driver, words in {
+        Driver(): "no NVIDIA driver is found (libcuda",
+        Driver("libcuda", gives=100): "the NVIDIA driver has no GPU for this process (cuInit gives 100)",
+        Driver("libcuda"): "cuBLAS of CUDA",
+        Driver("libcuda", "libcublas"): "onnxruntime could not use it: see",
+    }.items():
+        monkeypatch.setattr(sessions.ctypes, "CDLL", driver)
+        refused(lambda: runtime.load(FILE, device="cuda"), words)
+        with pytest.warns(la.LookalikeWarning, match=r"built for CUDA, but .* The CPU is used") as caught:
+            model = runtime.load(FILE)
+        assert words in str(caught[0].message)
+        assert model.info()["provider"] == "CPUExecutionProvider"
+
+
+@no_cuda
+def test_what_onnxruntime_says_of_cuda_is_passed_on(monkeypatch):
+    def fails(self, providers, max_memory):
+        raise RuntimeError("int CudaCall(T) [with T = int]\nCUDA failure 35: an old driver ; GPU=-1 ; h=x")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(sessions.ctypes, "CDLL", Driver("libcu"))
+    monkeypatch.setattr(sessions.Session, "_open", fails)
+    words = "could not use it", "(CUDA failure 35: an old driver)."
+    refused(lambda: runtime.load(FILE, device="cuda"), *words)
+
+
+def as_on_the_cpu(opening):
+    return lambda self, providers, max_memory: opening(self, ["CPUExecutionProvider"], max_memory)
+
+
+class OnCuda:
+    """A session of the CPU that passes for one on CUDA, and notes how many rows it was run with."""
+
+    def __init__(self, session):
+        self._session, self.ran = session, []
+
+    def run(self, outputs, feeds, options):
+        self.ran.append(len(next(iter(feeds.values()))))
+        return self._session.run(outputs, feeds, options)
+
+    def get_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@no_cuda
+def test_auto_leaves_small_batches_to_the_cpu(monkeypatch):
+    opening = sessions.Session._open
+
+    def opened(self, providers, max_memory):
+        session = opening(self, ["CPUExecutionProvider"], max_memory)
+        return session if providers == ["CPUExecutionProvider"] else OnCuda(session)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(sessions.ctypes, "CDLL", Driver("libcu"))
+    monkeypatch.setattr(sessions.Session, "_open", opened)
+    asked, auto = (runtime.load(FILE, device=device) for device in ("cuda", "auto"))
+    scores = runtime.load(FILE, device="cpu").score_samples(FRAME)
+    small = sessions.SMALL
+    for n in (0, 1, small, small + 1, N):
+        for model in (asked, auto):
+            assert_array_equal(model._session.run(["score"], n, feeds_of(model, n))[0], scores[:n])
+    assert asked._session._session.ran == [4, small, small + 4, N]  # in fours
+    assert auto._session._session.ran == [small + 4, N]
+    assert [model.info()["provider"] for model in (asked, auto)] == ["CUDAExecutionProvider"] * 2
+    assert auto.info()["small_batches"] == f"up to {small} rows on CPUExecutionProvider"
+    assert "small_batches" not in asked.info()
+
+
+def feeds_of(model, n):
+    return model._feeds(model._rows(FRAME.head(n))) if n else None
+
+
+def test_work_that_stays_on_the_cpu_is_seen():
+    class Node:
+        op_type = "Gemm"
+
+    class Part:
+        ep_name = "CPUExecutionProvider"
+
+        def get_nodes(self):
+            return [Node()]
+
+    class Session:
+        def get_providers(self):
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_graph_assignment_info(self):
+            return [Part()]
+
+    assert sessions._not_used(ort, Session()) == "onnxruntime would run Gemm on the CPU"
+    Node.op_type = "LabelEncoder"
+    assert sessions._not_used(ort, Session()) == ""
