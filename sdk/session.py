@@ -23,7 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,30 +196,29 @@ class Session:
 
     def _on_cuda(self, *, asked: bool, max_memory: int, tf32: bool) -> Any:
         """A session that is on CUDA indeed; None where there is none and "auto" was asked for."""
-        if CUDA not in self._ort.get_available_providers():
-            if asked:
-                raise DeviceError(f'device="cuda" was asked for, but {_wrong_build(_installed())}.')
+        session, ort = None, self._ort
+        both = _both_installed(ort)
+        if CUDA in ort.get_available_providers():
+            wrong = _no_gpu()
+        elif asked or both:
+            wrong = _BOTH if both else _WRONG
+        else:
             return None
-        session, wrong = None, _no_gpu()
         if not wrong:
-            if hasattr(self._ort, "preload_dlls"):  # those of pip's nvidia packages
-                self._ort.preload_dlls()
+            if hasattr(ort, "preload_dlls"):  # those of pip's nvidia packages
+                ort.preload_dlls()
             options = {"use_tf32": str(int(tf32)), "gpu_mem_limit": str(max_memory)}
             try:
                 session = self._open([(CUDA, options), CPU], max_memory)
-                wrong = _not_used(self._ort, session)
+                wrong = _not_used(ort, session)
             except Exception as error:  # onnxruntime's own have no common class
                 said = re.search("CUDA failure [^;]*[^; ]", str(error))  # after lines of templates
-                wrong = f"{_what_is_missing(self._ort)} ({said[0] if said else _first_line(error)})"
+                wrong = f"{_what_is_missing(ort)} ({said[0] if said else _first_line(error)})"
         if not wrong:
             return session
         if asked:
             raise DeviceError(f'device="cuda" was asked for, but {wrong}.')
-        warnings.warn(
-            f"This onnxruntime is built for CUDA, but {wrong}. The CPU is used.",
-            LookalikeWarning,
-            stacklevel=4,
-        )
+        warnings.warn(f"CUDA is not used, for {wrong}.", LookalikeWarning, stacklevel=4)
         return None
 
 
@@ -264,29 +263,20 @@ def _not_used(ort: Any, session: Any) -> str:
     return f"onnxruntime would run {', '.join(sorted(idle))} on the CPU" if idle else ""
 
 
-def _wrong_build(installed: Mapping[str, str]) -> str:
-    """Say why an onnxruntime has no CUDA."""
-    if len(installed) > 1:
-        return (
-            "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where that of the CPU "
-            "was written last. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "
-            '"lookalike[gpu]"'
-        )
-    return (
-        "the onnxruntime installed is that for the CPU. Replace it: pip uninstall onnxruntime, then: pip "
-        'install "lookalike[gpu]"'
-    )
+_WRONG = (
+    "the onnxruntime installed is that for the CPU. Replace it: pip uninstall onnxruntime, then: pip install "
+    '"lookalike[gpu]"'
+)
+_BOTH = (
+    "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where one has written over the "
+    'other. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "lookalike[gpu]"'
+)
 
 
-def _installed() -> dict[str, str]:
-    """Versions of the packages that bring the module onnxruntime."""
-    from importlib import metadata  # which takes a tenth of the time of importing this package
-
-    found = {}
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def _both_installed(ort: Any) -> bool:
+    """Whether the packages for the CPU and for CUDA are; importlib.metadata would take 60 ms to say so."""
+    site = Path(ort.__file__).parents[1]
+    return all(any(site.glob(f"{name}-*.dist-info")) for name in ("onnxruntime", "onnxruntime_gpu"))
 
 
 def _no_gpu() -> str:
@@ -307,6 +297,6 @@ def _what_is_missing(ort: Any) -> str:
         ctypes.CDLL(library)
     except OSError:
         return f"cuBLAS of CUDA {major} is not found; it comes with lookalike[gpu] ({library})"
-    if len(_installed()) > 1:
-        return _wrong_build(_installed())
+    if _both_installed(ort):
+        return _BOTH
     return "onnxruntime could not use it: see what onnxruntime.print_debug_info() finds"
