@@ -22,7 +22,6 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +129,8 @@ class Session:
         if self.threads == 1 or self.provider != CPU:
             chunks = list(map(at, starts))
         else:
+            from concurrent.futures import ThreadPoolExecutor  # which imports logging, and more
+
             with ThreadPoolExecutor(min(self.threads, len(starts))) as pool:
                 chunks = list(pool.map(at, starts))
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -268,8 +269,8 @@ _WRONG = (
     '"lookalike[gpu]"'
 )
 _BOTH = (
-    "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where one has written over the "
-    'other. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "lookalike[gpu]"'
+    "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where one has written over "
+    'the other. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "lookalike[gpu]"'
 )
 
 
