@@ -2,7 +2,7 @@
 
     python benchmarks/import_time.py [runs]
 
-Prints the median over fresh processes, without the start of the interpreter. `lookalike` should take less than
+Prints the median over fresh processes, without the start of the interpreter. `lookalike` should take under
 0.1 s. footprint.py measures the runtime where nothing else is installed.
 """
 

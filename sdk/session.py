@@ -49,14 +49,8 @@ MAX_MEMORY = 4 << 30
 
 # On CUDA these do the work; others, such as those of text and of shapes, may stay on the CPU.
 _WORKING = {
-    "Conv",
-    "FusedGemm",
-    "FusedMatMul",
-    "Gemm",
-    "LayerNormalization",
-    "MatMul",
-    "MatMulInteger",
-    "Scan",
+    *("Conv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger", "LayerNormalization", "Scan"),
+    *("Erf", "Exp", "IsNaN", "Log", "LogSoftmax", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Tanh"),
 }
 
 _registering = threading.Lock()

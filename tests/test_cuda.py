@@ -1,9 +1,13 @@
 """CUDA: where the work is done, what is said where there is none, and a GPU's numbers where there is one."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import lookalike as la
 from lookalike import runtime
@@ -159,3 +163,102 @@ def test_work_that_stays_on_the_cpu_is_seen():
     assert sessions._not_used(ort, Session()) == "onnxruntime would run Gemm on the CPU"
     Node.op_type = "LabelEncoder"
     assert sessions._not_used(ort, Session()) == ""
+
+
+# ---- where there is a GPU ----
+
+CPU, CUDA = sessions.CPU, sessions.CUDA
+NO_GPU = "this onnxruntime is not built for it"
+if CUDA in ort.get_available_providers():
+    NO_GPU = sessions._no_gpu()
+on_gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"CUDA cannot be tried: {NO_GPU}")
+
+# Text, and the shapes of tensors.
+STAYS = {
+    "Cast",
+    "Concat",
+    "Equal",
+    "Gather",
+    "LabelEncoder",
+    "Shape",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+    "Where",
+}
+
+
+@pytest.fixture(params=["columns", "core"])
+def opened(request, model, tmp_path):
+    """Opens an export of any task on any device; what is on CUDA is there with all that works."""
+
+    def opens(task, device, **options):
+        path = tmp_path / f"{task}.onnx"
+        if not path.exists():
+            model.export(path, task=task, inputs=request.param)
+        served = runtime.load(path, device=device, **options)
+        info = served.info()
+        assert info["provider"] == (CPU if device == "cpu" else CUDA)
+        assert device == "cpu" or set(info["nodes"].get(CPU, ())) <= STAYS
+        served.verify()
+        return served
+
+    return opens
+
+
+@on_gpu
+@pytest.mark.slow
+def test_scores_on_a_gpu_are_those_of_the_cpu(opened, others):
+    here, there, fast = (
+        opened("score", "cpu"), opened("score", "cuda"), opened("score", "cuda", tf32=True)
+    )  # fmt: skip
+    want, spread = here.score_samples(others), here.calibration_.scores.std()
+    assert_allclose(there.score_samples(others), want, rtol=1e-5, atol=1e-5 * spread)
+    assert_allclose(fast.score_samples(others), want, rtol=1e-3, atol=1e-3 * spread)
+    shares = here.explain(others).shares
+    assert_allclose(there.explain(others).shares, shares, rtol=1e-5, atol=1e-5 * spread)
+
+
+@on_gpu
+@pytest.mark.slow
+def test_rows_drawn_on_a_gpu_are_those_of_the_cpu(opened, others):
+    here, there = opened("generate", "cpu"), opened("generate", "cuda")
+    assert (
+        cells_apart(*(m.generate(500, given={"city": "Oslo"}, random_state=1) for m in (here, there))) < 0.001
+    )
+    here, there = opened("impute", "cpu"), opened("impute", "cuda")
+    holey = others.mask(np.arange(others.size).reshape(others.shape) % 3 == 0).drop(columns="key")
+    assert cells_apart(*(m.impute(holey.assign(key="k"), random_state=1) for m in (here, there))) < 0.001
+
+
+def cells_apart(one, other):
+    """Share of the cells that differ, numbers by more than a 10,000th."""
+    apart = []
+    for name, a in one.items():
+        b = other[name]
+        if a.dtype.kind in "iuf":
+            a, b = (side.astype("Float64") for side in (a, b))
+            differ = (a - b).abs() > 1e-4 * b.abs()
+        else:
+            differ = a != b
+        apart.append((differ.fillna(False) & a.notna()) | (a.isna() != b.isna()))
+    return float(np.mean(apart))
+
+
+@on_gpu
+@pytest.mark.slow
+def test_auto_takes_the_gpu_for_large_batches(opened, others):
+    here, auto = opened("score", "cpu"), opened("score", "auto")
+    few = others.head(sessions.SMALL)
+    assert_array_equal(auto.score_samples(few), here.score_samples(few))
+    assert_allclose(auto.score_samples(others), here.score_samples(others), rtol=1e-4)
+
+
+@on_gpu
+def test_a_gpu_that_is_hidden_is_missed(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(FILE)
+    code = "import sys; from lookalike import runtime; runtime.load(sys.argv[1], device='cuda')"
+    command = [sys.executable, "-c", code, tmp_path / "model.onnx"]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=hidden)
+    assert "the NVIDIA driver has no GPU for this process" in done.stderr
