@@ -149,15 +149,18 @@ class _Fitted:
 
     estimator: Estimator
     scorer: Scorer
-    centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
+    centre: NDArray[np.float64]  # of each number that float32 does not hold; it holds the rest, which is small
     explain: bool
 
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
         model = copy.deepcopy(estimator.model_).to("cpu")
         numbers = estimator.codec_.numbers
-        middle = (numbers.middle.abs().argmin(1, keepdim=True)) if numbers.middle.shape[0] else None
-        centre = numbers.value.gather(1, middle)[:, 0].numpy() if middle is not None else np.zeros(0)
+        centre = np.zeros(len(numbers.value))
+        if len(centre):
+            middle = numbers.middle.abs().argmin(1, keepdim=True)
+            exact = (numbers.value == numbers.value.float()).all(1)  # as they are; less a centre they were not
+            centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
     @property
