@@ -179,7 +179,7 @@ def measure(
         table, coded = model.schema_.encode(frame), mixed.schema_.encode(words)
         tensors, rows = (torch.tensor(table.numbers), torch.tensor(table.ids)), frame.to_numpy()
         return {
-            "core": scored(opened["core"], {"numbers": table.numbers.astype(np.float32), "ids": table.ids}),
+            "core": scored(opened["core"], {"numbers": table.numbers.astype(np.float32)}),
             "columns": scored(opened["columns"], feeding.feed(model.schema_, frame)),
             "text": scored(opened["text"], feeding.feed(mixed.schema_, words)),
             "ids": scored(opened["ids"], {"numbers": coded.numbers.astype(np.float32), "ids": coded.ids}),

@@ -30,7 +30,7 @@ from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.errors import require
 from lookalike.estimator import Estimator
-from lookalike.exporters.columns import Draft, Part, front, tail
+from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
@@ -64,7 +64,7 @@ def export(
         What the file is to do.
     inputs : {"columns", "core"}
         One named input a column, text included; or a float32 matrix ``numbers``, from which the ``centre`` of
-        the metadata has been subtracted, and int64 ``ids``.
+        the metadata has been subtracted, and int64 ``ids``. What would have no columns is no input.
     explain : bool
         Whether scores come with each column's contribution and with what was expected. onnxruntime computes
         every output of a file at every call: without them scoring takes about half the time.
@@ -88,7 +88,7 @@ def export(
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    data = _folded(graph.part.model(f"{type(model).__name__}-{task}"))
+    data = _folded(without_empty_inputs(graph.part).model(f"{type(model).__name__}-{task}"))
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
     about = {
