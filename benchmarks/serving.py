@@ -180,7 +180,7 @@ def measure(
         frame, words = numbers.iloc[np.arange(n) % TRAIN], texts.iloc[np.arange(n) % TRAIN]
         table, coded = model.schema_.encode(frame), mixed.schema_.encode(words)
         tensors, rows = (torch.tensor(table.numbers), torch.tensor(table.ids)), frame.to_numpy()
-        core = {"numbers": table.numbers.astype(np.float32), "ids": table.ids}
+        core = {"numbers": table.numbers.astype(np.float32)}
         return {
             "core": scored(opened["core"], core),
             "int8": scored(opened["int8"], core),

@@ -32,7 +32,7 @@ from lookalike.calibration import Calibration
 from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
-from lookalike.exporters.columns import Draft, Part, front, tail
+from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
 from lookalike.exporters.quantization import Plan, halves, judged, moved
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
@@ -70,7 +70,7 @@ def export(
         What the file is to do.
     inputs : {"columns", "core"}
         One named input a column, text included; or a float32 matrix ``numbers``, from which the ``centre`` of
-        the metadata has been subtracted, and int64 ``ids``.
+        the metadata has been subtracted, and int64 ``ids``. What would have no columns is no input.
     explain : bool
         Whether scores come with each column's contribution and with what was expected. onnxruntime computes
         every output of a file at every call: without them scoring takes about half the time.
@@ -106,7 +106,7 @@ def export(
     fitted = _Fitted.of(model, explain)
     name = f"{type(model).__name__}-{task}"
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    data = _folded(graph.part.model(name))
+    data = _folded(without_empty_inputs(graph.part).model(name))
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
     about = {
@@ -200,15 +200,18 @@ class _Fitted:
 
     estimator: Estimator
     scorer: Scorer
-    centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
+    centre: NDArray[np.float64]  # of each number that float32 does not hold; it holds the rest, which is small
     explain: bool
 
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
         model = copy.deepcopy(estimator.model_).to("cpu")
         numbers = estimator.codec_.numbers
-        middle = (numbers.middle.abs().argmin(1, keepdim=True)) if numbers.middle.shape[0] else None
-        centre = numbers.value.gather(1, middle)[:, 0].numpy() if middle is not None else np.zeros(0)
+        centre = np.zeros(len(numbers.value))
+        if len(centre):
+            middle = numbers.middle.abs().argmin(1, keepdim=True)
+            exact = (numbers.value == numbers.value.float()).all(1)  # as they are; less a centre they were not
+            centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
     @property
