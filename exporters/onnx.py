@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +40,6 @@ from lookalike.layout import Rows
 from lookalike.parameters import Range
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
@@ -106,7 +103,7 @@ def export(
     fitted = _Fitted.of(model, explain)
     name = f"{type(model).__name__}-{task}"
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    data = _folded(without_empty_inputs(graph.part).model(name))
+    data = _folded(graph.part, name)
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
     about = {
@@ -152,7 +149,7 @@ def _quantized(
     known = np.append(estimator.calibration_.scores, estimator.offset_)
     *scores, threshold = moved(known, before, after).tolist()
     calibration = Calibration(scores)
-    data = plan.apply(_folded(decided(calibration.scores, threshold).model(name)))
+    data = plan.apply(_folded(decided(calibration.scores, threshold), name))
     quantized = trial.of(data)
     quantized.decisions(calibration, threshold)
     agreement = judged(trial, quantized, judging, min_agreement) | {"share": plan.share}
@@ -170,13 +167,14 @@ def _quantized(
     }
 
 
-def _folded(model: ModelProto) -> bytes:
+def _folded(part: Part, name: str) -> bytes:
     """Compute now what depends on no input, such as what a sampler's step makes of its noise level.
 
     onnxruntime's basic optimisations do it and write standard operators; the runtime need not do it again.
     """
     onnx: Any = require("onnx", "onnx", "export")
     ort: Any = require("onnxruntime", "cpu", "export")
+    model = without_empty_inputs(part).model(name)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
@@ -200,7 +198,7 @@ class _Fitted:
 
     estimator: Estimator
     scorer: Scorer
-    centre: NDArray[np.float64]  # of each number that float32 does not hold; it holds the rest, which is small
+    centre: NDArray[np.float64]  # of each number that float32 does not hold; what is left is small
     explain: bool
 
     @classmethod
@@ -210,7 +208,7 @@ class _Fitted:
         centre = np.zeros(len(numbers.value))
         if len(centre):
             middle = numbers.middle.abs().argmin(1, keepdim=True)
-            exact = (numbers.value == numbers.value.float()).all(1)  # as they are; less a centre they were not
+            exact = (numbers.value == numbers.value.float()).all(1)  # less a centre they would not be
             centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
