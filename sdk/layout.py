@@ -7,7 +7,7 @@ scores for each group of categories. Only this file knows the offsets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
     def take(self, index: Tensor | slice) -> Rows:
         """Select rows."""
-        return Rows(*(None if part is None else part[index] for part in self))
+        return self._map(lambda part: part[index])
 
     @property
     def n(self) -> int:
@@ -50,7 +50,16 @@ class Rows(NamedTuple):
         return self.numbers.masked_fill(self.numbers.isnan(), 0.0)
 
     def to(self, device: torch.device | str) -> Rows:
-        return Rows(*(None if part is None else part.to(device) for part in self))
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        units = None if self.units is None else change(self.units)
+        return Rows(change(self.numbers), change(self.ids), units)
+
+
+def pick(x: Tensor, columns: Tensor) -> Tensor:
+    """Columns of a matrix; exported as one operation, where indexing takes three."""
+    return x.index_select(1, columns)
 
 
 class Categorical(nn.Module):
@@ -65,29 +74,30 @@ class Categorical(nn.Module):
     """
 
     bias: Tensor
+    cells: Tensor
 
     def __init__(self, cells: Sequence[int], sizes: Sequence[int]) -> None:
         super().__init__()
-        self.cells = list(cells)
         self.levels = max(sizes)
-        self.width = self.levels * len(self.cells)
+        self.width = self.levels * len(cells)
         level = torch.arange(self.levels)
         # A level that only pads gets no probability.
         bias = torch.where(level[None, :] < torch.tensor(sizes)[:, None], 0.0, -1e9)
         self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("cells", torch.tensor(cells), persistent=False)
 
     def log_probabilities(self, scores: Tensor) -> Tensor:
         """Normalise scores of shape (n, width) to log-probabilities of shape (n, categories, levels)."""
-        return torch.log_softmax(scores.unflatten(1, (len(self.cells), self.levels)) + self.bias, -1)
+        return torch.log_softmax(scores.unflatten(1, (-1, self.levels)) + self.bias, -1)
 
     def one_hot(self, ids: Tensor) -> Tensor:
         """Indicators of shape (n, width); an unknown level is all zeros."""
         level = torch.arange(self.levels, device=ids.device)
-        return (ids[:, self.cells, None] == level).flatten(1).float()
+        return (pick(ids, self.cells)[..., None] == level).flatten(1).float()
 
     def nll(self, scores: Tensor, ids: Tensor) -> Tensor:
         """Surprise of each category in nats, shape (n, categories); 0 where unknown."""
-        own = ids[:, self.cells]
+        own = pick(ids, self.cells)
         picked = self.log_probabilities(scores).gather(-1, own.clamp(min=0)[..., None])[..., 0]
         return -picked * (own >= 0)
 
@@ -99,7 +109,7 @@ class Categorical(nn.Module):
 
     def relax(self, scores: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
         """Draw one-hot rows that pass gradients straight through a Gumbel softmax (Jang et al. 2017)."""
-        gumbel = -torch.log(-torch.log(uniforms.unflatten(1, (len(self.cells), self.levels))))
+        gumbel = -torch.log(-torch.log(uniforms.unflatten(1, (-1, self.levels))))
         logits = (self.log_probabilities(scores) + gumbel) / temperature
         soft = torch.softmax(logits, -1)
         hard = torch.zeros_like(soft).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
@@ -141,9 +151,9 @@ class Layout(nn.Module):
         self.blocks = nn.ModuleList(
             Categorical(cells, [sizes[c] for c in cells]) for _, cells in sorted(groups.items())
         )
-        order = [c for block in self._blocks for c in block.cells]
+        order = [c for block in self._blocks for c in block.cells.tolist()]
         owners = list(range(n_numbers)) + [
-            n_numbers + c for block in self._blocks for c in block.cells for _ in range(block.levels)
+            n_numbers + c for block in self._blocks for c in block.cells.tolist() for _ in range(block.levels)
         ]
         self.width = len(owners)
         self.register_buffer("cell_of_feature", torch.tensor(owners), persistent=False)
@@ -163,6 +173,10 @@ class Layout(nn.Module):
     @property
     def n_cells(self) -> int:
         return self.n_numbers + len(self.sizes)
+
+    def _in_order(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join what was made block by block, in the order of the categories."""
+        return pick(torch.cat(list(parts), 1), self.own_order)
 
     def _parts(self, scores: Tensor) -> list[tuple[Categorical, Tensor]]:
         parts = scores.split([block.width for block in self._blocks], 1) if self.sizes else ()
@@ -188,7 +202,7 @@ class Layout(nn.Module):
 
     def reveal(self, given: Rows, drawn: Rows, columns: Tensor) -> Rows:
         """Take over what was drawn in the given columns, (n, n_columns) bool, where nothing is known yet."""
-        take = columns[:, self.column_of_cell] & ~self.known(given)
+        take = pick(columns, self.column_of_cell) & ~self.known(given)
         d = self.n_numbers
         return Rows(
             torch.where(take[:, :d], drawn.numbers, given.numbers),
@@ -197,27 +211,29 @@ class Layout(nn.Module):
 
     def spread(self, cells: Tensor) -> Tensor:
         """Repeat a value a cell, (n, n_cells), over the features of the cell, (n, width)."""
-        return cells[:, self.cell_of_feature]
+        return pick(cells, self.cell_of_feature)
 
     def category_nll(self, scores: Tensor, ids: Tensor) -> Tensor:
         """Surprise of each category in nats, shape (n, n_categories); 0 where unknown."""
         if not self.sizes:
             return scores[:, :0]
-        return torch.cat([block.nll(part, ids) for block, part in self._parts(scores)], 1)[:, self.own_order]
+        return self._in_order([block.nll(part, ids) for block, part in self._parts(scores)])
 
     def draw(self, scores: Tensor, uniforms: Tensor) -> Tensor:
         """Draw a level of each category, shape (n, n_categories), at the given uniforms of that shape."""
         if not self.sizes:
             return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
-        drawn = [block.draw(part, uniforms[:, block.cells]) for block, part in self._parts(scores)]
-        return torch.cat(drawn, 1)[:, self.own_order]
+        return self._in_order(
+            [block.draw(part, pick(uniforms, block.cells)) for block, part in self._parts(scores)]
+        )
 
     def mode(self, scores: Tensor) -> Tensor:
         """The likeliest level of each category, shape (n, n_categories)."""
         if not self.sizes:
             return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
-        best = [block.log_probabilities(part).argmax(-1) for block, part in self._parts(scores)]
-        return torch.cat(best, 1)[:, self.own_order]
+        return self._in_order(
+            [block.log_probabilities(part).argmax(-1) for block, part in self._parts(scores)]
+        )
 
     def activate(self, x: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
         """Turn outputs (n, width) into a row: coordinates as they are, categories drawn and differentiable.
@@ -240,7 +256,9 @@ class Layout(nn.Module):
         """Scores, shape (width - n_numbers,), that rule out one level of each category; -1 rules out none."""
         out = []
         for block in self._blocks:
-            barred = torch.tensor([levels[c] for c in block.cells])[:, None] == torch.arange(block.levels)
+            barred = torch.tensor([levels[c] for c in block.cells.tolist()])[:, None] == torch.arange(
+                block.levels
+            )
             out.append(torch.where(barred, -1e9, 0.0).flatten())
         return torch.cat([torch.zeros(0), *out])
 
@@ -257,4 +275,4 @@ class Layout(nn.Module):
         """
         share = torch.rand(n, 1, generator=generator, device=device) * 2 - 1
         columns = torch.rand(n, self.n_columns, generator=generator, device=device) < share
-        return columns[:, self.column_of_cell]
+        return pick(columns, self.column_of_cell)

@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-RandomState: TypeAlias = int | np.random.RandomState | np.random.Generator | None
+# As text: numpy loads its random numbers on first use, which takes a tenth of the runtime's import.
+RandomState: TypeAlias = "int | np.random.RandomState | np.random.Generator | None"
 """What a `random_state` argument may be."""
 
 _WORDS_PER_STEP = 4  # one step of Philox4x64's counter gives four 64-bit words

@@ -1,8 +1,8 @@
 """Piecewise linear maps, one a column, of few operations: they are run for every cell and exported with it.
 
 A value's piece is read from a table with one entry a cell of an even grid. Where the knots are not even
-themselves, a few rounds of bisection follow. All tables are flat and all indices point into them, which onnxruntime
-gathers several times as fast as rows of tables.
+themselves, a few rounds of bisection follow. All tables are flat and all indices point into them: onnxruntime
+gathers so several times as fast as from rows of tables.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 
 
 def _lines(knots: Tensor, values: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """Intercept and slope of each piece, (columns, k + 1) each; the first and the last lie beyond the knots."""
+    """Intercept and slope of each piece, (columns, k + 1) each; the first and last lie beyond the knots."""
     rise, run = values.diff(dim=1), knots.diff(dim=1)
     inner = (rise / run).nan_to_num(0.0, torch.inf)
     inner = inner.masked_fill(inner > STEEPEST, 0.0)
@@ -146,7 +146,10 @@ class Searched(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, x: Tensor, guide: Tensor, at: Tensor) -> Tensor:
-        """Map values x, (n, columns); NaN becomes NaN if it is NaN on the scale `at`, and never is on the guide's."""
+        """Map values x, (n, columns), told on all three scales; what is NaN on the scale `at` stays NaN.
+
+        The guide has no NaN: it becomes an index.
+        """
         cell = (guide * self.per_cell + self.shift).clamp(0, self.cells - 1).long() + self.first
         place, x = self.starts.gather(0, cell.flatten()), x.flatten()
         for step in (2**i for i in reversed(range(self.rounds))):

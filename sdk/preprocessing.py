@@ -164,7 +164,7 @@ class Numbers(nn.Module):
         return self.scores(x, unit, linear).float() + beyond, unit
 
     def encode(self, x: Tensor) -> Tensor:
-        """Normal scores in float32; beyond the values seen they go on as the standard scores do. NaN stays NaN."""
+        """Normal scores in float32; beyond the values seen they go on as standard scores do; NaN stays."""
         return self(x)[0]
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
 from lookalike.schema import Schema, Table
-from lookalike.session import DEVICES, MAX_MEMORY, Session
+from lookalike.session import CPU, DEVICES, MAX_MEMORY, Session
 from lookalike.streaming import streamed
 from lookalike.values import Array
 
@@ -59,7 +59,8 @@ def load(
     source : str, PathLike or bytes
         A path, or the content of a file.
     device : {"auto", "cpu", "cuda"}
-        "cuda" raises unless the work is done on a GPU indeed. "auto" takes one where there is one.
+        "cuda" raises unless the work is done on a GPU indeed. "auto" takes one where there is one, but for
+        calls of few rows, which the CPU does sooner; `info` says up to how many.
     threads : int, optional
         Chunks of 512 rows that run at once on a CPU; each takes one thread, and none waits for work. By
         default as many as this process may use processors. Fewer rows take one thread whatever this says.
@@ -177,6 +178,7 @@ class Model(Face):
         """
         exported, contents = self._exported, self._contents
         about = {key: value for key, value in exported.about.items() if key not in ("versions", "golden")}
+        small = self._session.small
         return Info(
             task=self.task,
             inputs=exported.inputs,
@@ -187,6 +189,7 @@ class Model(Face):
             threshold=self.offset_,
             precision=exported.precision,
             provider=self._session.provider,
+            **({"small_batches": f"up to {small} rows on {CPU}"} if small else {}),
             threads=self._session.threads,
             nodes=self._session.placement(),
             n_nodes=contents.n_nodes,

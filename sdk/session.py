@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import sys
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,18 +42,15 @@ DEVICES = ("auto", "cpu", "cuda")
 ROWS = {CPU: 512, CUDA: 65_536}  # at once: a few hundred stay in a core's cache
 CELLS = {CPU: 1 << 20, CUDA: 1 << 26}  # at once, of the inputs: fewer rows where they are wide
 MULTIPLE = 4  # rows come in multiples of this
+# With device="auto" the CPU does calls of up to so many rows: it takes microseconds a row, and a GPU
+# microseconds an operator. An estimate: benchmarks/serving_gpu.py measures where a GPU overtakes.
+SMALL = 64
 MAX_MEMORY = 4 << 30
 
 # On CUDA these do the work; others, such as those of text and of shapes, may stay on the CPU.
 _WORKING = {
-    "Conv",
-    "FusedGemm",
-    "FusedMatMul",
-    "Gemm",
-    "LayerNormalization",
-    "MatMul",
-    "MatMulInteger",
-    "Scan",
+    *("Conv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger", "LayerNormalization", "Scan"),
+    *("Erf", "Exp", "IsNaN", "Log", "LogSoftmax", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Tanh"),
 }
 
 _registering = threading.Lock()
@@ -67,6 +64,7 @@ class Session:
     contents : Contents
         Judged.
     device : {"auto", "cpu", "cuda"}
+        "auto" on CUDA keeps a session on the CPU beside it, for calls of up to `SMALL` rows.
     threads : int
         Chunks that run at once on a CPU.
     max_memory : int
@@ -100,10 +98,10 @@ class Session:
             opened = self._on_cuda(asked=device == "cuda", max_memory=max_memory, tf32=tf32)
         self.provider = CUDA if opened is not None else CPU
         self._session: Any = opened if opened is not None else self._open([CPU], max_memory)
+        self.small = SMALL if opened is not None and device == "auto" else 0
+        self._beside: Any = self._open([CPU], max_memory) if self.small else self._session
         self._outputs = {value.name: value for value in contents.outputs}
-        # What nothing asked for needs is not computed, so that one file serves scores and explanations.
         self._options: Any = self._ort.RunOptions()
-        self._options.only_execute_path_to_fetches = True
         self._options.log_severity_level = 4
         width = sum(_width(value.dims) for value in contents.inputs)
         rows = max(CELLS[self.provider] // max(width, 1), 16)
@@ -114,21 +112,26 @@ class Session:
 
         A row's result does not depend on the rows that it is run with, on a CPU to the last bit.
         """
-        if n <= self.rows:
-            return self._chunk(outputs, feeds, 0, n)
-        starts = range(0, n, self.rows)
+        session = self._beside if n <= self.small else self._session
 
         def at(start: int) -> list[NDArray[Any]]:
-            return self._chunk(outputs, feeds, start, min(start + self.rows, n))
+            return self._chunk(session, outputs, feeds, start, min(start + self.rows, n))
 
+        if n <= self.rows:
+            return at(0)
+        starts = range(0, n, self.rows)
         if self.threads == 1 or self.provider != CPU:
             chunks = list(map(at, starts))
         else:
+            from concurrent.futures import ThreadPoolExecutor  # which imports logging, and more
+
             with ThreadPoolExecutor(min(self.threads, len(starts))) as pool:
                 chunks = list(pool.map(at, starts))
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def _chunk(self, outputs: Sequence[str], feeds: Feeds, start: int, stop: int) -> list[NDArray[Any]]:
+    def _chunk(
+        self, session: Any, outputs: Sequence[str], feeds: Feeds, start: int, stop: int
+    ) -> list[NDArray[Any]]:
         n = stop - start
         if not n:
             return [_empty(self._outputs[name]) for name in outputs]
@@ -136,7 +139,7 @@ class Session:
         if more:
             given = {name: _longer(array, more) for name, array in given.items()}
         try:
-            found: list[NDArray[Any]] = self._session.run(outputs, given, self._options)
+            found: list[NDArray[Any]] = session.run(outputs, given, self._options)
         except Exception as error:  # onnxruntime's own have no common class
             raise DeviceError(
                 f"onnxruntime could not run {self._contents.name}: {_first_line(error)}. If memory is short, "
@@ -188,27 +191,29 @@ class Session:
 
     def _on_cuda(self, *, asked: bool, max_memory: int, tf32: bool) -> Any:
         """A session that is on CUDA indeed; None where there is none and "auto" was asked for."""
-        if CUDA not in self._ort.get_available_providers():
-            if asked:
-                raise DeviceError(f'device="cuda" was asked for, but {_wrong_build(_installed())}.')
+        session, ort = None, self._ort
+        both = _both_installed(ort)
+        if CUDA in ort.get_available_providers():
+            wrong = _no_gpu()
+        elif asked or both:
+            wrong = _BOTH if both else _WRONG
+        else:
             return None
-        if hasattr(self._ort, "preload_dlls"):  # those of pip's nvidia packages
-            self._ort.preload_dlls()
-        options = {"use_tf32": str(int(tf32)), "gpu_mem_limit": str(max_memory)}
-        try:
-            session = self._open([(CUDA, options), CPU], max_memory)
-            wrong = _not_used(self._ort, session)
-        except Exception as error:  # onnxruntime's own have no common class
-            wrong = f"{_what_is_missing(self._ort)} ({_first_line(error)})"
+        if not wrong:
+            if hasattr(ort, "preload_dlls"):  # those of pip's nvidia packages
+                ort.preload_dlls()
+            options = {"use_tf32": str(int(tf32)), "gpu_mem_limit": str(max_memory)}
+            try:
+                session = self._open([(CUDA, options), CPU], max_memory)
+                wrong = _not_used(ort, session)
+            except Exception as error:  # onnxruntime's own have no common class
+                said = re.search("CUDA failure [^;]*[^; ]", str(error))  # after lines of templates
+                wrong = f"{_what_is_missing(ort)} ({said[0] if said else _first_line(error)})"
         if not wrong:
             return session
         if asked:
             raise DeviceError(f'device="cuda" was asked for, but {wrong}.')
-        warnings.warn(
-            f"This onnxruntime is built for CUDA, but {wrong}. The CPU is used.",
-            LookalikeWarning,
-            stacklevel=4,
-        )
+        warnings.warn(f"CUDA is not used, for {wrong}.", LookalikeWarning, stacklevel=4)
         return None
 
 
@@ -253,46 +258,40 @@ def _not_used(ort: Any, session: Any) -> str:
     return f"onnxruntime would run {', '.join(sorted(idle))} on the CPU" if idle else ""
 
 
-def _wrong_build(installed: Mapping[str, str]) -> str:
-    """Say why an onnxruntime has no CUDA."""
-    if len(installed) > 1:
-        return (
-            "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where that of the CPU "
-            "was written last. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "
-            '"lookalike[gpu]"'
-        )
-    return (
-        "the onnxruntime installed is that for the CPU. Replace it: pip uninstall onnxruntime, then: pip "
-        'install "lookalike[gpu]"'
-    )
+_WRONG = (
+    "the onnxruntime installed is that for the CPU. Replace it: pip uninstall onnxruntime, then: pip install "
+    '"lookalike[gpu]"'
+)
+_BOTH = (
+    "onnxruntime and onnxruntime-gpu are both installed, and share one folder, where one has written over "
+    'the other. Remove both: pip uninstall onnxruntime onnxruntime-gpu. Then: pip install "lookalike[gpu]"'
+)
 
 
-def _installed() -> dict[str, str]:
-    """Versions of the packages that bring the module onnxruntime."""
-    from importlib import metadata  # which takes a tenth of the time of importing this package
+def _both_installed(ort: Any) -> bool:
+    """Whether the packages for the CPU and for CUDA are; importlib.metadata would take 60 ms to say so."""
+    site = Path(ort.__file__).parents[1]
+    return all(any(site.glob(f"{name}-*.dist-info")) for name in ("onnxruntime", "onnxruntime_gpu"))
 
-    found = {}
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+
+def _no_gpu() -> str:
+    """Say that there is no driver, or no GPU that this process may use; nothing where there is one."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        failed = ctypes.CDLL(library).cuInit(0)
+    except OSError:
+        return f"no NVIDIA driver is found ({library})"
+    return f"the NVIDIA driver has no GPU for this process (cuInit gives {failed})" if failed else ""
 
 
 def _what_is_missing(ort: Any) -> str:
-    """Look for what CUDA needs, and name the first that is not there."""
+    """Say why CUDA cannot be used where there is a GPU."""
     major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
-    windows = sys.platform == "win32"
-    wanted = {
-        "no NVIDIA driver is found": "nvcuda.dll" if windows else "libcuda.so.1",
-        f"cuBLAS of CUDA {major} is not found; it comes with lookalike[gpu]": (
-            f"cublas64_{major}.dll" if windows else f"libcublas.so.{major}"
-        ),
-    }
-    for missing, library in wanted.items():
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return f"{missing} ({library})"
-    if len(_installed()) > 1:
-        return _wrong_build(_installed())
+    library = f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return f"cuBLAS of CUDA {major} is not found; it comes with lookalike[gpu] ({library})"
+    if _both_installed(ort):
+        return _BOTH
     return "onnxruntime could not use it: see what onnxruntime.print_debug_info() finds"

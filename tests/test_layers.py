@@ -29,7 +29,7 @@ class Place(NamedTuple):
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
-MODELS = {"layout", "networks", "preprocessing", "models", "verbs"}
+MODELS = {"layout", "networks", "piecewise", "preprocessing", "models", "verbs"}
 FITTING = {
     "parameters",
     "streaming",
@@ -83,7 +83,8 @@ PLACES = {
     ),
     # Models, without tables
     "layout": Place({"errors"}, TORCH),
-    "preprocessing": Place({"errors", "layout"}, TORCH),
+    "piecewise": Place(set(), TORCH),
+    "preprocessing": Place({"errors", "layout", "piecewise"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
     "models": Place({"errors", "noise", "layout", "networks", "preprocessing"}, TORCH),
     "verbs": Place(MODELS - {"verbs"}, TORCH),

@@ -644,68 +644,7 @@ def test_golden_rows_that_are_none_are_refused(change):
     refused(loaded(golden=rows).verify, la.ArtifactError, "golden rows cannot be read")
 
 
-# ---- devices ----
-
-no_cuda = pytest.mark.skipif(
-    "CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA"
-)
-
-
-@no_cuda
-def test_cuda_is_never_silently_something_else(file, monkeypatch):
-    words = ['device="cuda" was asked for', 'pip install "lookalike[gpu]"']
-    refused(lambda: runtime.load(file, device="cuda"), la.DeviceError, *words, "that for the CPU")
-    assert runtime.load(file, device="auto").info()["provider"] == "CPUExecutionProvider"
-    both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
-    monkeypatch.setattr(sessions, "_installed", lambda: both)
-    refused(lambda: runtime.load(file, device="cuda"), la.DeviceError, *words, "are both installed")
-
-
-@no_cuda
-@pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_build_for_cuda_without_a_gpu_is_not_taken_for_one(file, monkeypatch):
-    """As onnxruntime-gpu behaves on such a machine: the session opens, on the CPU."""
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(sessions.Session, "_open", as_on_the_cpu(sessions.Session._open))
-    refused(lambda: runtime.load(file, device="cuda"), la.DeviceError, "no NVIDIA driver is found (libcuda")
-    with pytest.warns(la.LookalikeWarning, match=r"built for CUDA, but no NVIDIA driver .* The CPU is used"):
-        model = runtime.load(file)
-    assert model.info()["provider"] == "CPUExecutionProvider"
-
-    missing = iter([None, OSError()])  # the driver is there, cuBLAS is not
-    monkeypatch.setattr(sessions.ctypes, "CDLL", lambda name: raising(next(missing)))
-    refused(lambda: runtime.load(file, device="cuda"), la.DeviceError, "cuBLAS of CUDA", "lookalike[gpu]")
-
-
-def as_on_the_cpu(opening):
-    return lambda self, providers, max_memory: opening(self, ["CPUExecutionProvider"], max_memory)
-
-
-def raising(error):
-    if error is not None:
-        raise error
-
-
-def test_work_that_stays_on_the_cpu_is_seen():
-    class Node:
-        op_type = "Gemm"
-
-    class Part:
-        ep_name = "CPUExecutionProvider"
-
-        def get_nodes(self):
-            return [Node()]
-
-    class Session:
-        def get_providers(self):
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-        def get_provider_graph_assignment_info(self):
-            return [Part()]
-
-    assert sessions._not_used(ort, Session()) == "onnxruntime would run Gemm on the CPU"
-    Node.op_type = "LabelEncoder"
-    assert sessions._not_used(ort, Session()) == ""
+# ---- imports ----
 
 
 def test_without_onnxruntime_the_extra_is_named(file, monkeypatch):

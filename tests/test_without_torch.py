@@ -1,5 +1,6 @@
 """Files that `export` has written give the estimator's numbers, here and where nothing else is installed."""
 
+import ctypes
 import importlib.metadata
 import json
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import ROOT, TINY
 from numpy.testing import assert_allclose, assert_array_equal
 
 import lookalike as la
@@ -211,20 +212,25 @@ def needed(names):
     return found.values()
 
 
-@pytest.fixture(scope="module")
-def bare_python(built, tmp_path_factory):
-    """A Python with our wheel, numpy, narwhals and onnxruntime."""
-    folder = tmp_path_factory.mktemp("bare") / "venv"
+def bare(folder, wheel, *packages):
+    """A Python with our wheel and packages that are installed here."""
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     # Without an index: linked from the environment of the tests.
-    for base in needed(["numpy", "narwhals", "onnxruntime"]):
+    for base in needed(packages):
         entries = {file.parts[0] for file in base.files or ()} - {"..", "__pycache__"}
         for entry in entries - {path.name for path in site.iterdir()}:
             (site / entry).symlink_to(Path(str(base.locate_file(entry))))
     return python
+
+
+@pytest.fixture(scope="module")
+def bare_python(built, tmp_path_factory):
+    """A Python with our wheel, numpy, narwhals and onnxruntime."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    return bare(folder, built.wheel, "numpy", "narwhals", "onnxruntime")
 
 
 def as_json(column):
@@ -254,3 +260,81 @@ def test_files_run_where_only_numpy_narwhals_and_onnxruntime_are(bare_python, mo
         assert cells_apart(new, want) < 0.01
         filled = model.impute({**OTHERS, **cities}, random_state=3)["city"]
         assert np.mean(np.array(got["filled"]) != filled.astype(str)) < 0.01
+
+
+# ---- where onnxruntime is built for CUDA, and there is no GPU ----
+
+ON_CUDA = """
+import json, sys, time, warnings
+import numpy as np
+import onnxruntime as ort
+from lookalike import errors, runtime
+
+file, rows = sys.argv[1], json.load(open(sys.argv[2]))
+for key, dtype in rows.pop("dtypes").items():
+    rows[key] = np.array(rows[key]).astype(dtype)
+found = {"available": ort.get_available_providers()}
+found["plain"] = ort.InferenceSession(file, providers=["CUDAExecutionProvider"]).get_providers()
+start = time.perf_counter()
+try:
+    runtime.load(file, device="cuda")
+except errors.DeviceError as error:
+    found["refused"] = str(error)
+found["seconds"] = time.perf_counter() - start
+for device in ("auto", "cpu"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = runtime.load(file, device=device)
+    found[device] = {
+        "warned": [str(warning.message) for warning in caught],
+        "provider": model.info()["provider"],
+        "scores": model.score_samples(rows).tolist(),
+    }
+print(json.dumps(found))
+"""
+
+
+def has_driver():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def install(python, *packages):
+    """Install from the index, or skip the test."""
+    quick = ["--no-deps", "--no-compile", "--quiet", "--retries", "1", "--timeout", "15"]
+    command = [sys.executable, "-m", "pip", "--python", python, "install", *quick]
+    constraints = ["-c", ROOT / "constraints.txt"]
+    done = subprocess.run([*command, *constraints, *packages], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {packages}: {done.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver: tests/test_cuda.py uses it")
+def test_the_wheel_for_cuda_never_runs_on_a_cpu_unasked(built, models, files, tmp_path):
+    """onnxruntime-gpu, as installed by who then has no GPU."""
+    python = bare(tmp_path / "venv", built.wheel, "numpy", "narwhals", "flatbuffers", "packaging", "protobuf")
+    install(python, "onnxruntime-gpu")  # not its CUDA libraries, gigabytes that would not help
+    rows = {key: as_json(column) for key, column in OTHERS.items()}
+    dtypes = {key: v.dtype.str for key, v in OTHERS.items() if isinstance(v, np.ndarray)}
+    (tmp_path / "rows.json").write_text(json.dumps({**rows, "dtypes": dtypes}))
+    command = (python, "-I", "-c", ON_CUDA, files / "VAE-score.onnx", tmp_path / "rows.json")
+    found = json.loads(run(*command).splitlines()[-1])
+    assert "CUDAExecutionProvider" in found["available"]
+    assert found["plain"] == ["CPUExecutionProvider"]  # what onnxruntime does without a word
+    no_driver = "no NVIDIA driver is found (libcuda.so.1)"
+    assert found["refused"] == f'device="cuda" was asked for, but {no_driver}.'
+    assert found["seconds"] < 5
+    assert found["auto"]["warned"] == [f"CUDA is not used, for {no_driver}."]
+    assert found["cpu"]["warned"] == []
+    for device in ("auto", "cpu"):
+        assert found[device]["provider"] == "CPUExecutionProvider"
+        assert_allclose(found[device]["scores"], models["VAE"].score_samples(OTHERS), **close(models["VAE"]))
+
+    install(python, "onnxruntime")  # over the other, as requirements of two packages may do
+    found = json.loads(run(*command).splitlines()[-1])
+    assert "CUDAExecutionProvider" not in found["available"]
+    assert "onnxruntime and onnxruntime-gpu are both installed" in found["refused"]
+    assert "are both installed" in found["auto"]["warned"][0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -149,9 +150,7 @@ class Diffusion(Family):
         measured in normal and in standard scores, in units of the noise; a category's is its surprise in nats
         given the rest.
         """
-        layout, d = self.layout, self.layout.n_numbers
-        known = layout.known(rows)
-        clean = rows.clean
+        layout, clean = self.layout, rows.clean
         noisy = torch.zeros_like(clean[:1])  # all coordinates
         turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
         errors, surprise, expected, levels = [], [], [], rows.ids
@@ -163,7 +162,8 @@ class Diffusion(Family):
             expected.append(estimate / len(SCORE_LEVELS))
             surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
             levels = torch.where(turn == i, layout.mode(scores), levels)
-        return torch.cat([sum(errors) * known[:, :d], sum(surprise)], 1), Rows(sum(expected), levels)
+        error, surprises, mean = (reduce(torch.add, parts) for parts in (errors, surprise, expected))
+        return torch.cat([error * rows.present, surprises], 1), Rows(mean, levels)
 
     @staticmethod
     def sigmas(n_steps: int) -> list[float]:
