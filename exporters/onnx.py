@@ -149,7 +149,7 @@ class _Fitted:
 
     estimator: Estimator
     scorer: Scorer
-    centre: NDArray[np.float64]  # of each number that float32 does not hold; it holds the rest, which is small
+    centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
     explain: bool
 
     @classmethod
@@ -159,7 +159,8 @@ class _Fitted:
         centre = np.zeros(len(numbers.value))
         if len(centre):
             middle = numbers.middle.abs().argmin(1, keepdim=True)
-            exact = (numbers.value == numbers.value.float()).all(1)  # as they are; less a centre they were not
+            # What float32 holds as it is would be rounded without its centre.
+            exact = (numbers.value == numbers.value.float()).all(1)
             centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 

@@ -187,7 +187,9 @@ def test_equal_knots_make_a_step():
 
 
 CLUSTERS = st.lists(
-    st.tuples(st.floats(-1e3, 1e3), st.sampled_from([1e-9, 1e-3, 1.0, 30.0]), st.integers(1, 40)), min_size=1, max_size=4
+    st.tuples(st.floats(-1e3, 1e3), st.sampled_from([1e-9, 1e-3, 1.0, 30.0]), st.integers(1, 40)),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -205,7 +207,9 @@ def test_a_guided_search_finds_the_piece_of_every_value_although_its_guide_is_ro
         row[len(c) - 1 :] = row[len(c) - 1]
     guide = squash(knots.T.float()).T
     search = Searched(knots, guide, knots, values)
-    x = torch.cat([knots.T, (knots[:, 1:] / 2 + knots[:, :-1] / 2).T, torch.tensor([[-1e9, -1e9], [1e9, 1e9]])])
+    x = torch.cat(
+        [knots.T, (knots[:, 1:] / 2 + knots[:, :-1] / 2).T, torch.tensor([[-1e9, -1e9], [1e9, 1e9]])]
+    )
     mine = squash(x.float())
     found = search(x, mine * (1 + off) + off, x)
     steep = (values.diff(dim=1) / knots.diff(dim=1)).nan_to_num(0.0, torch.inf) > STEEPEST / 10
