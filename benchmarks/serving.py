@@ -10,8 +10,8 @@ them; peers of the other venv are timed right before and right after ours. Expor
 rows, peers all at once. Models have a width of 256 and were hardly trained, which changes no time.
 
 Three tables: 64 normal columns; the same with 8 of them as text of 12 levels; and a small one of 8 numbers
-and 3 texts, with models of the default width. `GEMM` is what onnxruntime multiplies per second in a product of
-512 x 256 x 256; a share of it is what a graph's own products take at that speed, divided by all its time.
+and 3 texts, with models of the default width. `GEMM` is what onnxruntime multiplies per second in a product
+of 512 x 256 x 256; a share of it is what a graph's products take at that speed, divided by all its time.
 """
 
 from __future__ import annotations

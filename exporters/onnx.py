@@ -208,7 +208,8 @@ class _Fitted:
         centre = np.zeros(len(numbers.value))
         if len(centre):
             middle = numbers.middle.abs().argmin(1, keepdim=True)
-            exact = (numbers.value == numbers.value.float()).all(1)  # less a centre they would not be
+            # What float32 holds as it is would be rounded without its centre.
+            exact = (numbers.value == numbers.value.float()).all(1)
             centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
