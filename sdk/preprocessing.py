@@ -158,6 +158,8 @@ class Numbers(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normal scores, as `encode` gives them, and standard scores."""
+        if not len(self.value):  # nothing to gather, which not every runtime can do
+            return x.float(), x.float()
         linear = self._linear(x)
         unit = self._standard(linear)
         beyond = unit - torch.minimum(torch.maximum(unit, self.ends[0]), self.ends[1])

@@ -164,13 +164,17 @@ def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, expor
 
 
 @pytest.mark.slow
-def test_what_would_have_no_columns_is_no_input(tmp_path):
-    """Neither ids nor noise for them, where all columns are numbers: servers cannot send empty tensors."""
+@pytest.mark.parametrize("kind", ["numbers", "text"])
+def test_what_would_have_no_columns_is_no_input(kind, tmp_path):
+    """Neither cells nor noise for them, where all columns are of one kind: servers cannot send empty tensors."""
     X = np.random.default_rng(0).integers(0, 200, (300, 2)).astype(float)
+    inputs = ["numbers", "known", "normals"]
+    if kind == "text":
+        X, inputs = np.where(X % 3 > 0, "odd", "even").astype(object), ["ids", "known", "uniforms"]
     model = la.Diffusion(max_steps=20, width=16, depth=1, n_steps=2, random_state=0).fit(X)
     path = tmp_path / "m.onnx"
     model.export(path, task="generate", inputs="core")
-    assert [value.name for value in onnxfile.read(path).inputs] == ["numbers", "known", "normals"]
+    assert [value.name for value in onnxfile.read(path).inputs] == inputs
     served = runtime.load(path, device="cpu")
     assert served.verify() == 0
     assert_array_equal(served.generate(50, random_state=1), model.generate(50, random_state=1))
