@@ -187,7 +187,7 @@ class Layout(nn.Module):
         return self.join(rows.clean, rows.ids)
 
     def join(self, numbers: Tensor, ids: Tensor) -> Tensor:
-        """Write coordinates, of which none is NaN, and indicators of levels side by side, shape (n, width)."""
+        """Write coordinates, none of them NaN, and indicators of levels side by side, shape (n, width)."""
         return torch.cat([numbers, *(block.one_hot(ids) for block in self._blocks)], 1)
 
     def known(self, rows: Rows) -> Tensor:

@@ -166,7 +166,7 @@ def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, expor
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numbers", "text"])
 def test_what_would_have_no_columns_is_no_input(kind, tmp_path):
-    """Neither cells nor noise for them, where all columns are of one kind: servers cannot send empty tensors."""
+    """Neither cells nor noise for them: servers cannot send empty tensors."""
     X = np.random.default_rng(0).integers(0, 200, (300, 2)).astype(float)
     inputs = ["numbers", "known", "normals"]
     if kind == "text":
