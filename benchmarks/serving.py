@@ -1,12 +1,17 @@
 """Exported models beside torch and beside peers: latency of one row, rows per second, generation. One thread.
 
-    python benchmarks/serving.py                      # our files, torch eager, scikit-learn
-    python benchmarks/serving.py --peers python3.11   # and PyOD and skl2onnx, in a venv made for them
+    python benchmarks/serving.py                       # our files, torch, scikit-learn
+    python benchmarks/serving.py --compile             # and torch.compile, which takes minutes
+    python benchmarks/serving.py --peers python3.11    # and PyOD and skl2onnx, in a venv made for them
+    python benchmarks/serving.py --write               # and keep what is printed, in benchmarks/results
 
-The table has 64 normal columns; in its other form 8 of them are text of 12 levels. Every figure is the median
-of several rounds, in which all subjects take turns, so that a busy moment meets all of them. `GEMM` is what
-onnxruntime multiplies per second in a matrix product of 512 x 256 x 256, and a share of it is what a graph's
-own products would need at that speed, divided by the time it takes.
+Figures are medians of several rounds in which all subjects take turns, so that a busy moment meets all of
+them; peers of the other venv are timed right before and right after ours. Exported files read chunks of 512
+rows, peers all at once. Models have a width of 256 and were hardly trained, which changes no time.
+
+Three tables: 64 normal columns; the same with 8 of them as text of 12 levels; and a small one of 8 numbers
+and 3 texts, with models of the default width. `GEMM` is what onnxruntime multiplies per second in a product
+of 512 x 256 x 256; a share of it is what a graph's products take at that speed, divided by all its time.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +38,12 @@ import pandas as pd
 import torch
 
 import lookalike as la
-from lookalike import feeding, noise
+from lookalike import feeding, noise, runtime
 from lookalike.verbs import Completer, Scorer
 
 HERE = Path(__file__).resolve().parent
 COLUMNS, TEXTS, LEVELS, TRAIN = 64, 8, 12, 2000
+SIZES = (1, 256, 1024, 16384)
 ROUNDS = 9
 
 PEERS = """
@@ -74,6 +81,22 @@ session = ort.InferenceSession(data, options)
 measure("skl2onnx IsolationForest", lambda x: session.run(None, {"X": x}))
 print(json.dumps(found))
 """
+
+
+class Report:
+    """Prints lines, and keeps them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, line: str = "") -> None:
+        self.lines.append(line)
+        print(line, flush=True)
+
+    def table(self, found: dict[str, float], n: int, base: str) -> None:
+        for name, seconds in found.items():
+            times = f"{1e6 * seconds:12,.1f} us {n / seconds:12,.0f} rows/s"
+            self(f"    {name:24s} {times} {seconds / found[base]:8.2f} x {base}")
 
 
 def session(data: bytes | str) -> Any:
@@ -121,6 +144,7 @@ def medians(subjects: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dic
 
 
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Numbers alone, and some of them replaced by text."""
     rng = np.random.default_rng(0)
     numbers = pd.DataFrame(rng.normal(size=(TRAIN, COLUMNS)), columns=[f"n{i}" for i in range(COLUMNS)])
     texts = numbers.copy()
@@ -130,43 +154,48 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     return numbers, texts
 
 
+def first(frame: pd.DataFrame, n: int) -> pd.DataFrame:
+    return frame.iloc[np.arange(n) % TRAIN]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--families", default="VAE,GAN,Diffusion")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--peers", default="", help="an interpreter to make the peers' venv from")
-    parser.add_argument("--generate", action="store_true", help="also measure generation")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/serving.txt")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    product, work = gemm()
-    numbers, texts = tables()
-    from sklearn.ensemble import IsolationForest
-
-    forest = IsolationForest(random_state=0).fit(numbers.to_numpy())
+    report = Report()
+    report(f"$ python benchmarks/serving.py {' '.join(sys.argv[1:])}")
+    versions = (f"{name} {metadata.version(name)}" for name in ("torch", "onnxruntime", "scikit-learn"))
+    report(f"{', '.join(versions)}; one thread")
+    before = peers(args.peers) if args.peers else {}
     with tempfile.TemporaryDirectory() as folder:
         for family in args.families.split(","):
-            measure(family, Path(folder), numbers, texts, product, work, forest)
-            if args.generate:
-                generation(family, Path(folder), texts)
-    if args.peers:
-        for name, times in peers(args.peers).items():
-            print(f"{name:28s} " + "  ".join(f"{n} rows {1e6 * t:,.0f} us" for n, t in times.items()))
+            scoring(family, Path(folder), report, compiled=args.compile)
+            generation(family, Path(folder), report)
+    for name, times in (peers(args.peers) if args.peers else {}).items():
+        report(name)
+        for n, seconds in times.items():
+            report(
+                f"    {n:>6s} rows {1e6 * before[name][n]:12,.1f} us before, {1e6 * seconds:12,.1f} us after"
+            )
+    if args.write:
+        (HERE / "results" / "serving.txt").write_text("\n".join(report.lines) + "\n")
 
 
-def measure(
-    family: str,
-    folder: Path,
-    numbers: pd.DataFrame,
-    texts: pd.DataFrame,
-    product: Callable[[], Any],
-    work: float,
-    forest: Any,
-) -> None:
+def scoring(family: str, folder: Path, report: Report, *, compiled: bool) -> None:
+    from sklearn.ensemble import IsolationForest
+
+    product, work = gemm()
+    numbers, texts = tables()
+    forest = IsolationForest(random_state=0).fit(numbers.to_numpy())
     model = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(numbers)
     mixed = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(texts)
-    names = ("core", "int8", "columns", "text", "ids")
-    paths = {name: folder / f"{family}-{name}.onnx" for name in names}
+    paths = {name: folder / f"{name}.onnx" for name in ("core", "int8", "columns", "text", "ids")}
     model.export(paths["core"], inputs="core", explain=False)
     model.export(paths["int8"], inputs="core", explain=False, precision="int8", rows=numbers)
     model.export(paths["columns"], explain=False)
@@ -174,32 +203,64 @@ def measure(
     mixed.export(paths["ids"], inputs="core", explain=False)
     opened = {name: session(str(path)) for name, path in paths.items()}
     scorer = Scorer(model.codec_, model.model_, model.n_train_)
-    flops = operations(paths["core"])
+    loaded, flops = runtime.load(paths["columns"]), operations(paths["core"])
+
+    def score(*given: torch.Tensor) -> torch.Tensor:
+        return scorer.energies(*given)[0].sum(1)
+
+    fast = torch.compile(score, dynamic=True) if compiled else None
 
     def subjects(n: int) -> dict[str, Callable[[], Any]]:
-        frame, words = numbers.iloc[np.arange(n) % TRAIN], texts.iloc[np.arange(n) % TRAIN]
+        frame, words = first(numbers, n), first(texts, n)
         table, coded = model.schema_.encode(frame), mixed.schema_.encode(words)
         tensors, rows = (torch.tensor(table.numbers), torch.tensor(table.ids)), frame.to_numpy()
-        core = {"numbers": table.numbers.astype(np.float32), "ids": table.ids}
-        return {
+        core = {"numbers": table.numbers.astype(np.float32)}
+        calls = {
             "core": scored(opened["core"], core),
             "int8": scored(opened["int8"], core),
             "columns": scored(opened["columns"], feeding.feed(model.schema_, frame)),
             "text": scored(opened["text"], feeding.feed(mixed.schema_, words)),
             "ids": scored(opened["ids"], {"numbers": coded.numbers.astype(np.float32), "ids": coded.ids}),
-            "torch eager": eager(lambda *given: scorer.energies(*given)[0].sum(1), tensors),
-            "IsolationForest": lambda: forest.score_samples(rows),
-            "GEMM": product,
+            "torch eager": quietly(score, tensors),
         }
+        if fast is not None:
+            calls["torch.compile"] = quietly(fast, tensors)
+        if n == 1:
+            row = frame.iloc[0].to_dict()
+            calls["runtime, one dict"] = lambda: loaded.score_samples(row)
+        return {**calls, "IsolationForest": lambda: forest.score_samples(rows), "GEMM": product}
 
-    for n in (1, 256, 1024, 16384):
+    for n in SIZES:
         found = medians(subjects(n), 5 if n > 1024 else ROUNDS)
         speed = work / found.pop("GEMM")
         share = flops * n / speed / found["core"]
-        print(
+        report(
             f"{family}, {n} rows: GEMM {speed / 1e9:.0f} GFLOP/s, {flops / 1e6:.2f} MFLOP a row: {share:.0%}"
         )
-        show(found, n, "core")
+        report.table(found, n, "core")
+    small(family, folder, texts, report)
+
+
+def small(family: str, folder: Path, texts: pd.DataFrame, report: Report) -> None:
+    """One row of 8 numbers and 3 texts, by a model of the default width."""
+    frame = texts.iloc[:, TEXTS - 3 : TEXTS + 8]
+    model = getattr(la, family)(max_steps=30, random_state=0).fit(frame)
+    for inputs in ("core", "columns"):
+        model.export(folder / f"small-{inputs}.onnx", inputs=inputs, explain=False)
+    core, columns = (session(str(folder / f"small-{inputs}.onnx")) for inputs in ("core", "columns"))
+    loaded, row = runtime.load(folder / "small-columns.onnx"), frame.iloc[0].to_dict()
+    table = model.schema_.encode(frame.head(1))
+    scorer = Scorer(model.codec_, model.model_, model.n_train_)
+    found = medians(
+        {
+            "core": scored(core, {"numbers": table.numbers.astype(np.float32), "ids": table.ids}),
+            "columns": scored(columns, feeding.feed(model.schema_, frame.head(1))),
+            "runtime, one dict": lambda: loaded.score_samples(row),
+            "torch eager": quietly(scorer.energies, (torch.tensor(table.numbers), torch.tensor(table.ids))),
+        }
+    )
+    report(f"{family}, 1 row of 8 numbers and 3 texts, default width")
+    report.table(found, 1, "core")
 
 
 def scored(opened: Any, feeds: dict[str, Any]) -> Callable[[], Any]:
@@ -209,7 +270,9 @@ def scored(opened: Any, feeds: dict[str, Any]) -> Callable[[], Any]:
     return lambda: [opened.run(["score"], part) for part in parts]
 
 
-def eager(call: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Callable[[], Any]:
+def quietly(call: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Callable[[], Any]:
+    """Without gradients."""
+
     def run() -> Any:
         with torch.inference_mode():
             return call(*tensors)
@@ -217,43 +280,38 @@ def eager(call: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> Callable
     return run
 
 
-def show(found: dict[str, float], n: int, base: str) -> None:
-    for name, seconds in found.items():
-        ratio = seconds / found[base]
-        print(
-            f"    {name:16s} {1e6 * seconds:12,.1f} us {n / seconds:12,.0f} rows/s {ratio:8.2f} x {base}",
-            flush=True,
-        )
-
-
-def generation(family: str, folder: Path, texts: pd.DataFrame) -> None:
+def generation(family: str, folder: Path, report: Report) -> None:
+    """Arrays in and out, columns with text in and out, torch, and both as a user calls them."""
+    _, texts = tables()
     model = getattr(la, family)(max_steps=30, width=256, random_state=0).fit(texts)
-    path = folder / f"{family}-generate.onnx"
-    model.export(path, task="generate")
-    opened, completer = session(str(path)), Completer(model.codec_, model.model_, False)
-    columns = [value.name for value in opened.get_outputs() if value.name.startswith(feeding.FILLED)]
+    for inputs in ("core", "columns"):
+        model.export(folder / f"generate-{inputs}.onnx", task="generate", inputs=inputs)
+    core, columns = (session(str(folder / f"generate-{inputs}.onnx")) for inputs in ("core", "columns"))
+    completer = Completer(model.codec_, model.model_, False)
+    loaded = runtime.load(folder / "generate-columns.onnx")
+    names = [value.name for value in columns.get_outputs() if value.name.startswith(feeding.FILLED)]
 
     def subjects(n: int) -> dict[str, Callable[[], Any]]:
-        words = texts.iloc[np.arange(n) % TRAIN]
+        words = first(texts, n)
         table = model.schema_.encode(words)
         normals, uniforms = noise.rows(0, 0, n, *completer.noise_size)
         known = np.zeros((n, table.numbers.shape[1] + table.ids.shape[1]), bool)
-        feeds = feeding.feed(model.schema_, words) | {
-            "known": known,
-            "normals": normals,
-            "uniforms": uniforms,
-        }
+        drawing = {"known": known, "normals": normals, "uniforms": uniforms}
+        arrays = {"numbers": table.numbers.astype(np.float32), "ids": table.ids, **drawing}
+        named = feeding.feed(model.schema_, words) | drawing
         parts = np.split(known, [table.numbers.shape[1]], axis=1)
         tensors = [torch.tensor(array) for array in (table.numbers, table.ids, *parts, normals, uniforms)]
         return {
-            "arrays": lambda: opened.run(["drawn_numbers", "drawn_ids"], feeds),
-            "columns": lambda: opened.run(columns, feeds),
-            "torch eager": eager(completer, tensors),
+            "arrays": lambda: core.run(["drawn_numbers", "drawn_ids"], arrays),
+            "columns": lambda: columns.run(names, named),
+            "torch eager": quietly(completer, tensors),
+            "runtime.generate": lambda: loaded.generate(n, random_state=0),
+            "estimator.generate": lambda: model.generate(n, random_state=0),
         }
 
     for n in (1, 1024):
-        print(f"{family}, generate {n} rows")
-        show(medians(subjects(n), 5), n, "arrays")
+        report(f"{family}, generate {n} rows")
+        report.table(medians(subjects(n), 5), n, "arrays")
 
 
 def peers(python: str) -> dict[str, dict[str, float]]:

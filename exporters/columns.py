@@ -27,7 +27,7 @@ from lookalike.values import Array, decimal_scale
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["IR_VERSION", "OPSETS", "Part", "front", "tail"]
+__all__ = ["IR_VERSION", "OPSETS", "Part", "front", "tail", "without_empty_inputs"]
 
 OPSETS = {"": 20, "ai.onnx.ml": 4}
 IR_VERSION = 10
@@ -204,9 +204,28 @@ class Draft:
         return self("Gather", matrix, np.array(place), axis=1, output=output)
 
     def no_columns(self, column: str, dtype: type[np.generic], output: str) -> None:
-        """A matrix as long as a column, and of no width."""
-        shape = self("Concat", self("Shape", column), np.array([0]), axis=0)
+        """A matrix as long as a column or another matrix, and of no width."""
+        shape = self("Concat", self("Shape", column, end=1), np.array([0]), axis=0)
         self("ConstantOfShape", shape, value=np.zeros(1, dtype), output=output)
+
+
+def without_empty_inputs(part: Part) -> Part:
+    """Make inside the graph what would be an input of no width, such as the ids of a table of numbers.
+
+    Servers cannot send such a tensor. The first of the other inputs tells how many rows there are.
+    """
+    onnx: Any = require("onnx", "onnx", "export")
+
+    def is_empty(value: ValueInfoProto) -> bool:
+        dims = value.type.tensor_type.shape.dim
+        return any(dim.HasField("dim_value") and not dim.dim_value for dim in dims)
+
+    draft, kept = Draft("empty"), [value for value in part.inputs if not is_empty(value)]
+    for value in filter(is_empty, part.inputs):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).type
+        draft.no_columns(kept[0].name, dtype, output=value.name)
+    nodes, initializers = draft.part.nodes + part.nodes, draft.part.initializers + part.initializers
+    return Part(nodes, initializers, kept, part.outputs)
 
 
 def _groups(columns: Sequence[Measured], way: Any) -> list[tuple[Any, list[Measured]]]:

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from lookalike.calibration import Calibration
 from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
-from lookalike.exporters.columns import Draft, Part, front, tail
+from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
 from lookalike.exporters.quantization import Plan, halves, judged, moved
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
@@ -40,9 +40,6 @@ from lookalike.layout import Rows
 from lookalike.parameters import Range
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
@@ -70,7 +67,7 @@ def export(
         What the file is to do.
     inputs : {"columns", "core"}
         One named input a column, text included; or a float32 matrix ``numbers``, from which the ``centre`` of
-        the metadata has been subtracted, and int64 ``ids``.
+        the metadata has been subtracted, and int64 ``ids``. What would have no columns is no input.
     explain : bool
         Whether scores come with each column's contribution and with what was expected. onnxruntime computes
         every output of a file at every call: without them scoring takes about half the time.
@@ -106,7 +103,7 @@ def export(
     fitted = _Fitted.of(model, explain)
     name = f"{type(model).__name__}-{task}"
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
-    data = _folded(graph.part.model(name))
+    data = _folded(graph.part, name)
     trial = Trial(data, model, fitted.centre if inputs == "core" else None, rows)
     parity, golden = graph.verify(trial)
     about = {
@@ -152,7 +149,7 @@ def _quantized(
     known = np.append(estimator.calibration_.scores, estimator.offset_)
     *scores, threshold = moved(known, before, after).tolist()
     calibration = Calibration(scores)
-    data = plan.apply(_folded(decided(calibration.scores, threshold).model(name)))
+    data = plan.apply(_folded(decided(calibration.scores, threshold), name))
     quantized = trial.of(data)
     quantized.decisions(calibration, threshold)
     agreement = judged(trial, quantized, judging, min_agreement) | {"share": plan.share}
@@ -170,13 +167,14 @@ def _quantized(
     }
 
 
-def _folded(model: ModelProto) -> bytes:
+def _folded(part: Part, name: str) -> bytes:
     """Compute now what depends on no input, such as what a sampler's step makes of its noise level.
 
     onnxruntime's basic optimisations do it and write standard operators; the runtime need not do it again.
     """
     onnx: Any = require("onnx", "onnx", "export")
     ort: Any = require("onnxruntime", "cpu", "export")
+    model = without_empty_inputs(part).model(name)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
@@ -200,15 +198,19 @@ class _Fitted:
 
     estimator: Estimator
     scorer: Scorer
-    centre: NDArray[np.float64]  # of each number; what remains is small, and float32 holds it well
+    centre: NDArray[np.float64]  # of each number that float32 does not hold; what is left is small
     explain: bool
 
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
         model = copy.deepcopy(estimator.model_).to("cpu")
         numbers = estimator.codec_.numbers
-        middle = (numbers.middle.abs().argmin(1, keepdim=True)) if numbers.middle.shape[0] else None
-        centre = numbers.value.gather(1, middle)[:, 0].numpy() if middle is not None else np.zeros(0)
+        centre = np.zeros(len(numbers.value))
+        if len(centre):
+            middle = numbers.middle.abs().argmin(1, keepdim=True)
+            # What float32 holds as it is would be rounded without its centre.
+            exact = (numbers.value == numbers.value.float()).all(1)
+            centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
         return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
 
     @property

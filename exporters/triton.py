@@ -11,8 +11,8 @@ What the backend accepts was read in its sources (``ValidateInputs``, ``CompareD
 
 - An input with a default, as ``threshold`` is, has no rows: a model that batches must not name it, and it
   always has its default. With ``max_batch_size=0`` it is an optional input of shape (1,).
-- Dimensions of zero cannot be stated. An output with one is left out, which the backend allows. An input with
-  one, the ``ids`` of a table of numbers, must not be left out: such a file cannot be served.
+- Dimensions of zero cannot be stated. An output with one is left out, which the backend allows; an input with
+  one no exported file has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal
 
 from lookalike import archive, onnxfile
-from lookalike.errors import ArtifactError
 from lookalike.exported import read_exported
 from lookalike.onnxfile import Contents
 from lookalike.onnxgraph import Value
@@ -106,7 +105,7 @@ def write_repository(
     Raises
     ------
     ArtifactError
-        If the file is damaged, or not one that `export` wrote, or has an input without columns.
+        If the file is damaged, or not one that `export` wrote.
     FileExistsError
         If there is another model of that name and version. Nothing has been written then.
     """
@@ -153,11 +152,6 @@ def write_repository(
 def _tensors(contents: Contents, batched: bool) -> Iterator[str]:
     """Say what the model takes and gives."""
     for value in contents.inputs:
-        if 0 in value.dims:
-            raise ArtifactError(
-                f"{contents.name}: its input {value.name!r} has no columns, and Triton takes no tensors "
-                "without values. Export with inputs='columns'."
-            )
         yield f"input {{ {_tensor(value, batched)} }}"
     if not batched:
         for value in contents.optional:

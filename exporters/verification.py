@@ -25,6 +25,7 @@ from lookalike.verbs import Completer
 Arrays = dict[str, NDArray[Any]]
 
 TOLERANCE = 1e-5  # of the score's spread, or of the score where it is far out
+LEAST_SPREAD = 0.1  # of the score: a millionth of it is a few of float32's last digits
 CELLS_AGREE = 0.999  # of drawn cells: a number may land just beside the edge of an atom
 TRIED, GOLDEN = 257, 16
 BATCHES = (0, 1, 2, 3, 64)
@@ -66,18 +67,19 @@ class Trial:
         if self.centre is not None:
             with np.errstate(over="ignore"):
                 numbers = (table.numbers - self.centre).astype(np.float32)
-            return {"numbers": numbers, "ids": table.ids, **more}
+            return feeding.with_width({"numbers": numbers, "ids": table.ids, **more})
         schema = self.estimator.schema_
         columns = (*schema.number_columns, *schema.category_columns)
         names = feeding.input_names(schema)
         cells = [*table.numbers.T, *table.ids.T]
-        return {
+        tensors = {
             # Whole numbers of a graph are those of the frame, from which the encoded ones are counted.
             names[c.name]: c.tensor(x)
             if c.port.type == "float64" or c.part == "ids"
             else c.feed(c.decode(x), True)
             for c, x in zip(columns, cells, strict=True)
-        } | more
+        }
+        return feeding.with_width({**tensors, **more})
 
     def run(self, feeds: Arrays) -> Arrays:
         return run(self.session, feeds)
@@ -108,6 +110,7 @@ class Trial:
         scores = estimator.calibration_.scores
         spread = float(scores.std()) or 1.0
         scale = np.maximum(spread, np.abs(want - np.median(scores)))
+        scale = np.maximum(scale, LEAST_SPREAD * np.abs(want))
         error = np.abs(got["score"] - want) / scale
         self._within(error, "score")
         if "contributions" in got:

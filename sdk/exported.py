@@ -25,6 +25,7 @@ golden          a few rows: inputs and outputs, what is no finite number as text
 Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
 (n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
 ``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d), ``drawn_ids`` (n, c).
+What would have no columns, such as the ``ids`` of a table of numbers, is no input; outputs are all there.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ def _check_graph(contents: Contents, exported: Exported) -> None:
         takes |= {"normals": ("float32", (normals,)), "uniforms": ("float32", (uniforms,))}
         takes |= {"known": ("bool", (d + c,))} if exported.task == "generate" else {}
         gives |= {"drawn_numbers": ("float64", (d,)), "drawn_ids": ("int64", (c,))}
+    takes = {name: kind for name, kind in takes.items() if kind[1] != (0,)}
     found = {value.name: _kind(value) for value in contents.inputs}
     require(found.keys() == takes.keys(), "its graph takes other inputs than its columns")
     found |= {value.name: _kind(value) for value in contents.outputs}

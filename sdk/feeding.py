@@ -31,7 +31,7 @@ from lookalike.columns import Encoded
 from lookalike.schema import Schema, encode_cell
 from lookalike.values import Array, Name
 
-__all__ = ["describe", "feed", "input_names"]
+__all__ = ["describe", "feed", "input_names", "with_width"]
 
 RESERVED = frozenset(
     {
@@ -134,6 +134,11 @@ def feed(
         names[column.name]: _tensor(column, frame, position[column.name], allow_missing)
         for column in _modelled(schema)
     }
+
+
+def with_width(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Leave out matrices without columns, for which a graph has no input."""
+    return {name: array for name, array in arrays.items() if 0 not in array.shape[1:]}
 
 
 def _tensor(column: Encoded, frame: Frame, position: int, allow_missing: bool) -> Array:

@@ -106,8 +106,8 @@ def _series(fresh: Values, container: str, fitted: str) -> Any:
     if container == fitted:
         return WRITERS[container]().column(fresh)
     if container in ("numpy", "dict"):
-        data = fresh.plain()
-        return data if data.dtype.kind in "fiu" else label_array("text", to_objects(fresh))
+        numbers = fresh.family in ("float", "integer")  # times are held as whole numbers, and are none
+        return fresh.plain() if numbers else label_array("text", to_objects(fresh))
     backend: Any = container
     return nw.new_series(str(fresh.name), to_objects(fresh), backend=backend).to_native()
 

@@ -172,7 +172,9 @@ class PandasWriter:
         return holder(data, values.missing.copy())
 
     def frame(self, names: Sequence[Name], columns: Sequence[Any], n_rows: int) -> Any:
-        return self.pandas.DataFrame(dict(zip(names, columns, strict=True)))
+        # Arrays, where pandas takes them for what they are: it would compare the index of every series.
+        arrays = [series if series.dtype == object else series.array for series in columns]
+        return self.pandas.DataFrame(dict(zip(names, arrays, strict=True)), index=range(n_rows))
 
 
 _MASKED = {"I": "IntegerArray", "U": "IntegerArray", "F": "FloatingArray", "b": "BooleanArray"}

@@ -184,7 +184,11 @@ class Layout(nn.Module):
 
     def expand(self, rows: Rows) -> Tensor:
         """Write rows as one vector each, shape (n, width); what is unknown is 0."""
-        return torch.cat([rows.clean, *(block.one_hot(rows.ids) for block in self._blocks)], 1)
+        return self.join(rows.clean, rows.ids)
+
+    def join(self, numbers: Tensor, ids: Tensor) -> Tensor:
+        """Write coordinates, of which none is NaN, and indicators of levels side by side, shape (n, width)."""
+        return torch.cat([numbers, *(block.one_hot(ids) for block in self._blocks)], 1)
 
     def known(self, rows: Rows) -> Tensor:
         """Which cells hold something, shape (n, n_cells), bool."""

@@ -24,7 +24,7 @@ from lookalike.calibration import Calibration
 from lookalike.errors import ArtifactError, SchemaError
 from lookalike.exported import DRAWN, EXPLANATION, TASKS, Exported, golden_rows, read_exported
 from lookalike.face import Face, Known
-from lookalike.feeding import FILLED, feed
+from lookalike.feeding import FILLED, feed, with_width
 from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
@@ -314,7 +314,7 @@ class Model(Face):
             more = {"normals": normals, "uniforms": uniforms}
             if not impute:
                 more["known"] = np.concatenate([part[start:stop] for part in known], 1)
-            return given(start, stop) | more
+            return given(start, stop) | with_width(more)
 
         return Table(*self._run(DRAWN, len(rows), feeds))
 
@@ -336,7 +336,8 @@ class Model(Face):
 
         def feeds(start: int, stop: int) -> dict[str, Array]:
             part = rows.rows(slice(start, stop))
-            return {"numbers": _as_float32(part.numbers - centre), "ids": np.ascontiguousarray(part.ids)}
+            numbers, ids = _as_float32(part.numbers - centre), np.ascontiguousarray(part.ids)
+            return with_width({"numbers": numbers, "ids": ids})
 
         return feeds
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from lookalike import feeding, onnxfile
-from lookalike.exporters.columns import Draft, front
+from lookalike.exporters.columns import Draft, front, without_empty_inputs
 from lookalike.schema import Table
 
 SCORES = np.linspace(-30, -1, 99)
@@ -55,7 +55,7 @@ def graph(schema, task="score", inputs="columns", op="Log"):
         draw(draft, schema, task)
         draft.output("drawn_numbers", "float64", ("n", d))
         draft.output("drawn_ids", "int64", ("n", c))
-    return draft.part.model().SerializeToString()
+    return without_empty_inputs(draft.part).model().SerializeToString()
 
 
 def score(draft, op, width):

@@ -150,10 +150,7 @@ def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, expor
     path, opened = exported(small, inputs="core")
     X = np.random.default_rng(1).normal(size=(257, 2)).astype(np.float32)
     document = about(path)
-    feeds = {
-        "numbers": (X - np.array(document["centre"])).astype(np.float32),
-        "ids": np.zeros((257, 0), np.int64),
-    }
+    feeds = {"numbers": (X - np.array(document["centre"])).astype(np.float32)}
     got = run(opened, feeds)
     assert_allclose(got["score"], small.score_samples(X), **close(small, X))
     strict = run(opened, {**feeds, "threshold": np.array(np.median(got["score"]))})
@@ -164,6 +161,31 @@ def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, expor
         assert_array_equal(part["score"], got["score"][:n])
     feeds["numbers"][0, 0] = np.inf
     assert run(opened, feeds)["label"][0] == -1
+
+
+@pytest.mark.slow
+def test_what_would_have_no_columns_is_no_input(tmp_path):
+    """Neither ids nor noise for them, where all columns are numbers: servers cannot send empty tensors."""
+    X = np.random.default_rng(0).integers(0, 200, (300, 2)).astype(float)
+    model = la.Diffusion(max_steps=20, width=16, depth=1, n_steps=2, random_state=0).fit(X)
+    path = tmp_path / "m.onnx"
+    model.export(path, task="generate", inputs="core")
+    assert [value.name for value in onnxfile.read(path).inputs] == ["numbers", "known", "normals"]
+    served = runtime.load(path, device="cpu")
+    assert served.verify() == 0
+    assert_array_equal(served.generate(50, random_state=1), model.generate(50, random_state=1))
+
+
+@pytest.mark.slow
+def test_scores_that_hardly_differ_are_held_to_what_float32_can_tell(tmp_path):
+    """Four kinds of rows: their scores lie nearer to each other than 1e-5 of them can be told apart."""
+    X = np.where(np.random.default_rng(0).integers(0, 2, (300, 2)), "odd", "even").astype(object)
+    model = la.Diffusion(max_steps=20, width=16, depth=1, random_state=0).fit(X)
+    assert model.calibration_.scores.std() < 0.05 * np.abs(model.calibration_.scores).mean()
+    path = tmp_path / "m.onnx"
+    model.export(path, inputs="core")
+    assert [value.name for value in onnxfile.read(path).inputs] == ["ids"]
+    assert_allclose(runtime.load(path, device="cpu").score_samples(X), model.score_samples(X), rtol=1e-6)
 
 
 def test_a_file_may_leave_explanations_out(small, tmp_path):
@@ -216,11 +238,8 @@ def test_metadata_say_what_a_file_is(small, exported):
     )
     assert document["estimator"] == "Diffusion"
     json.dumps(document, allow_nan=False)
-    feeds = {
-        name: np.array(values, np.float32 if name == "numbers" else np.int64)
-        for name, values in document["golden"]["inputs"].items()
-    }
-    feeds["ids"] = feeds["ids"].reshape(len(feeds["numbers"]), 0)
+    assert [*document["golden"]["inputs"]] == ["numbers"]  # a table without categories has no ids
+    feeds = {"numbers": np.array(document["golden"]["inputs"]["numbers"], np.float32)}
     assert_array_equal(run(opened, feeds)["score"], document["golden"]["outputs"]["score"])
 
 

@@ -247,6 +247,10 @@ def test_a_column_without_any_value_is_filled(model, people, name):
     assert filled[name].dtype == people[name].dtype
     frame = pl.from_pandas(people.head(9).reset_index(drop=True)).with_columns(pl.lit(None).alias(name))
     assert model.impute(frame, random_state=0)[name].null_count() == 0
+    rows = {column: people[column].head(9).tolist() for column in people} | {name: [None] * 9}
+    filled = model.impute(rows, random_state=0)
+    model.score_samples(filled)  # times are times, and no counts of seconds
+    assert not any(value is None for value in filled[name])
 
 
 def test_a_row_without_any_value_is_filled(model, people):

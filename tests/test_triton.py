@@ -14,11 +14,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 import lookalike as la
 from lookalike import archive, onnxfile, runtime
 from lookalike.exporters.triton import write_repository
+from lookalike.schema import Schema
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("tritonclient")
 text_format = pytest.importorskip("google.protobuf.text_format")
+
+import handmade  # noqa: E402
 
 ODD = 'a "b" \\ü\n\tß'  # the name of a column may be anything
 NUMPY = {"TYPE_FP64": "f8", "TYPE_INT64": "i8", "TYPE_FP32": "f4", "TYPE_BOOL": "?", "TYPE_STRING": "O"}
@@ -104,8 +107,9 @@ def served(config, session, request):
             array = np.asarray(request[tensor.name], NUMPY[type_of(tensor)])
             n = [len(array)] if config.max_batch_size else []
             assert array.shape == (*n, *(size if size != -1 else len(array) for size in tensor.dims))
-            scalar = tensor.optional  # of the graph's inputs only a scalar has a default
-            feeds[tensor.name] = array.reshape(()) if scalar else array.reshape(len(array), *array.shape[2:])
+            if tensor.optional:  # of the graph's inputs only a scalar has a default
+                array = array.reshape(())
+            feeds[tensor.name] = array.reshape(len(array)) if tensor.HasField("reshape") else array
     names = [tensor.name for tensor in config.output]
     return dict(zip(names, session.run(names, feeds), strict=True))
 
@@ -229,14 +233,18 @@ def test_what_was_not_exported_is_refused(exported, tmp_path):
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.slow
-def test_an_input_without_columns_cannot_be_served(tmp_path):
-    X = np.random.default_rng(0).normal(size=(300, 2))
-    path = tmp_path / "m.onnx"
-    la.VAE(max_steps=20, width=16, depth=1, random_state=0).fit(X).export(path, inputs="core")
-    with pytest.raises(la.ArtifactError, match=r"input 'ids' has no columns.*inputs='columns'"):
-        write_repository(path, tmp_path / "models")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
+@pytest.mark.parametrize("columns", [["celsius"], [ODD], ["celsius", ODD]])
+def test_a_core_is_served_without_what_has_no_columns(columns, frame, tmp_path, parsed):
+    schema, path = Schema.fit(frame[columns]), tmp_path / "m.onnx"
+    path.write_bytes(handmade.made(schema, inputs="core"))
+    home = write_repository(path, tmp_path / "models")
+    config, session = parsed(home), open_session(home)
+    check_as_the_server_does(config, session)
+    table = schema.encode(frame[columns])
+    sent = {"numbers": table.numbers - 1, "ids": table.ids}  # less the centre of files made by hand
+    assert [tensor.name for tensor in config.input] == [name for name in sent if sent[name].size]
+    got = served(config, session, sent)
+    assert_array_equal(got["label"], runtime.load(path, device="cpu").predict(frame[columns]))
 
 
 @pytest.mark.parametrize("failing", ["model.onnx", "config.pbtxt"])

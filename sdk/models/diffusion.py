@@ -78,9 +78,9 @@ class Diffusion(Family):
         """
         d = self.layout.n_numbers
         noisy, shown = x[:, :d], x[:, d:]
-        s = sigma * (1 - observed)
-        # Preconditioning, Table 1 of EDM with sigma_data = 1.
-        c_skip, c_out, c_in = 1 / (s**2 + 1), s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt()
+        # Preconditioning, Table 1 of EDM with sigma_data = 1; what is observed has no noise.
+        hidden, c_in = 1 - observed, 1 / (sigma**2 + 1).sqrt()
+        c_skip, c_out, c_in = 1 + hidden * (c_in**2 - 1), hidden * (sigma * c_in), 1 + hidden * (c_in - 1)
         seen = torch.cat([c_in * noisy, shown], 1)
         out = self.network(seen, observed, context=self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
@@ -105,7 +105,7 @@ class Diffusion(Family):
         hidden = (torch.rand(n, layout.n_categories, generator=generator, device=device) < t) & ~observed[
             :, d:
         ]
-        x = layout.expand(Rows(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1)))
+        x = layout.join(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1))
         expected, scores = self.denoise(x, sigma, given)
         weight = (sigma**2 + 1) / sigma**2
         error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
@@ -132,13 +132,13 @@ class Diffusion(Family):
         sigma, after, time = self.schedule.index_select(0, k.reshape(1)).split(1, 1)
         observed = given.present.float()
         z, ids = rows.numbers, rows.ids
-        expected, scores = self.denoise(layout.expand(rows), sigma, observed)
+        expected, scores = self.denoise(layout.join(z, ids), sigma, observed)
         slope = (z - expected) / sigma
         ids = torch.where((ids < 0) & (when >= time), layout.draw(scores + barred, what), ids)
         euler = z + (after - sigma) * slope
         # The last step, to 0, is Euler's: there is no slope at 0.
         ahead = after.clamp(min=SIGMA_MIN)
-        expected, _ = self.denoise(layout.expand(Rows(euler, ids)), ahead, observed)
+        expected, _ = self.denoise(layout.join(euler, ids), ahead, observed)
         heun = z + (after - sigma) * (slope + (euler - expected) / ahead) / 2
         return Rows(torch.where(given.present, given.clean, torch.where(after > 0, heun, euler)), ids)
 
@@ -155,7 +155,7 @@ class Diffusion(Family):
         turn = torch.arange(layout.n_categories, device=clean.device) % len(SCORE_LEVELS)
         errors, surprise, expected, levels = [], [], [], rows.ids
         for i, level in enumerate(SCORE_LEVELS):
-            shown = layout.expand(Rows(rows.numbers, rows.ids.masked_fill(turn == i, -1)))
+            shown = layout.join(clean, rows.ids.masked_fill(turn == i, -1))
             estimate, scores = self.denoise(shown, clean.new_full((1, 1), level), noisy)
             gap = (estimate - clean) ** 2 + layout.gap(rows, estimate) ** 2
             errors.append(gap / (2 * len(SCORE_LEVELS) * level**2))
