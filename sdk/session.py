@@ -110,7 +110,7 @@ class Session:
         self.small = SMALL if opened is not None and device == "auto" else 0
         self._beside: Any = self._open(graph, [CPU], max_memory) if self.small else self._session
         taken = {value.name for value in self._session.get_inputs()}
-        # The outputs wanted may be no function of some, such as the ids of a table without categories.
+        # Of some inputs these outputs are no function.
         self._unused = {value.name for value in contents.inputs} - taken
         self._options: Any = self._ort.RunOptions()
         self._options.log_severity_level = 4
