@@ -146,7 +146,7 @@ def cells_apart(here: pd.DataFrame, there: pd.DataFrame) -> float:
 def throughput(model: Any, path: Path, device: str, most: int) -> None:
     contents = read(path)
     centre = read_exported(contents).centre
-    there, here = (sessions.Session(contents, device=name) for name in (device, "cpu"))
+    there, here = (sessions.Session(contents, ["score"], device=name) for name in (device, "cpu"))
     rng = np.random.default_rng(0)
     table = {
         "numbers": rng.standard_normal((most, len(centre)), np.float32) - centre.astype(np.float32),

@@ -49,6 +49,7 @@ from lookalike.vetting import all_of, is_count, is_number, require, vetted_schem
 
 KEY = "lookalike"
 FORMAT = 1
+DRAWN = ("drawn_numbers", "drawn_ids")
 EXPLANATION = ("contributions", "expected_numbers", "expected_ids")
 PRECISIONS = ("float32", "int8")
 TASKS = {"score": "score rows", "generate": "generate rows", "impute": "impute"}
@@ -75,6 +76,11 @@ class Exported:
     explains: bool
     about: Mapping[str, Any] = field(repr=False)
     """The rest, of no consequence to how the file is run."""
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What most calls ask for. Other outputs tell more of a score, or the same in columns."""
+        return ("score",) if self.task == "score" else DRAWN
 
     @cached_property
     def names(self) -> dict[Name, str]:

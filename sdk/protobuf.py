@@ -157,7 +157,12 @@ def text(data: memoryview | None) -> str:
 
 def field(number: int, payload: bytes) -> bytes:
     """Write one field that holds bytes, text or a message."""
-    return _written(number << 3 | BYTES) + _written(len(payload)) + payload
+    return header(number, len(payload)) + payload
+
+
+def header(number: int, length: int) -> bytes:
+    """Write what stands before the bytes of a field."""
+    return _written(number << 3 | BYTES) + _written(length)
 
 
 def _written(value: int) -> bytes:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 from lookalike import noise, onnxfile
 from lookalike.calibration import Calibration
 from lookalike.errors import ArtifactError, SchemaError
-from lookalike.exported import EXPLANATION, TASKS, Exported, golden_rows, read_exported
+from lookalike.exported import DRAWN, EXPLANATION, TASKS, Exported, golden_rows, read_exported
 from lookalike.face import Face, Known
 from lookalike.feeding import FILLED, feed, with_width
 from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
 from lookalike.schema import Schema, Table
-from lookalike.session import CPU, DEVICES, MAX_MEMORY, Session
+from lookalike.session import CPU, DEVICES, MAX_MEMORY, Feeds, Session
 from lookalike.streaming import streamed
 from lookalike.values import Array
 
@@ -69,7 +70,8 @@ def load(
     max_bytes : int
         Larger files are refused before they are read.
     max_memory : int
-        Bytes that the tensors of the model may take, whatever the file asks for.
+        Bytes that the tensors of the model may take, whatever the file asks for; those of explanations, which
+        run a larger graph, are counted apart.
     tf32 : bool
         Let CUDA round the factors of products to 10 bits: faster, and scores move by about 1e-3.
 
@@ -95,6 +97,7 @@ def load(
     exported = read_exported(contents)
     session = Session(
         contents,
+        exported.results,
         device=device,
         threads=_usable_processors() if threads is None else threads,
         max_memory=max_memory,
@@ -144,6 +147,8 @@ class Model(Face):
         if exported.calibration is not None:
             self.calibration_: Calibration = exported.calibration
         self._contents, self._exported, self._session, self._options = contents, exported, session, options
+        self._whole: Session | None = None
+        self._opening = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reload, (self._contents.data, self._options)
@@ -220,11 +225,14 @@ class Model(Face):
         """
         tolerance = TOLERANCE[self._exported.precision] if tolerance is None else tolerance
         given, wanted = golden_rows(self._contents, self._exported)
+        results = self._exported.results
         # What stands in named columns is what the arrays hold.
-        names = [name for name in wanted if not name.startswith(FILLED)]
-        n = len(wanted[names[0]])
-        outputs = self._session.run(names, n, lambda start, stop: _slices(given, slice(start, stop)))
-        found = dict(zip(names, outputs, strict=True))
+        others = [name for name in wanted if name not in results and not name.startswith(FILLED)]
+        found: dict[str, Array] = {}
+        for names in filter(None, (results, others)):
+            n = len(wanted[names[0]])
+            outputs = self._run(names, n, lambda start, stop: _slices(given, slice(start, stop)))
+            found |= dict(zip(names, outputs, strict=True))
         worst = 0.0
         for name, gap in _gaps(found, wanted, tolerance, self).items():
             row = int(np.argmax(gap))
@@ -276,7 +284,7 @@ class Model(Face):
         return _Tensors(arrays)
 
     def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
-        (scores,) = self._session.run(["score"], len(rows), self._feeds(rows))
+        (scores,) = self._run(["score"], len(rows), self._feeds(rows))
         wrong = ~np.isfinite(scores)
         if wrong.any():
             if self._exported.explains:
@@ -293,7 +301,7 @@ class Model(Face):
                 f"{self._contents.name} was exported with explain=False: it cannot say why a row is odd. "
                 "Export another with explain=True."
             )
-        shares, expected_numbers, expected_ids = self._session.run(EXPLANATION, len(rows), self._feeds(rows))
+        shares, expected_numbers, expected_ids = self._run(EXPLANATION, len(rows), self._feeds(rows))
         if not np.isfinite(shares).all():
             self._refuse(shares, first)
         return shares, Table(expected_numbers, expected_ids)
@@ -308,7 +316,18 @@ class Model(Face):
                 more["known"] = np.concatenate([part[start:stop] for part in known], 1)
             return given(start, stop) | with_width(more)
 
-        return Table(*self._session.run(["drawn_numbers", "drawn_ids"], len(rows), feeds))
+        return Table(*self._run(DRAWN, len(rows), feeds))
+
+    def _run(self, outputs: Sequence[str], n: int, feeds: Feeds) -> list[NDArray[Any]]:
+        """Run the graph of the results alone or, opened when it is first needed, the whole one."""
+        if set(outputs) <= set(self._exported.results):
+            return self._session.run(outputs, n, feeds)
+        with self._opening:
+            if self._whole is None:
+                device = "cpu" if self._session.provider == CPU else self._options["device"]
+                same = {"device": device, "threads": self._session.threads}
+                self._whole = Session(self._contents, **self._options | same)
+        return self._whole.run(outputs, n, feeds)
 
     def _feeds(self, rows: Any) -> Callable[[int, int], dict[str, Array]]:
         if not self._core:

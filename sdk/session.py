@@ -6,6 +6,9 @@ divided among threads, then shows in its values. So rows always come in multiple
 one thread: several threads run several chunks. (ReduceSum along a row depends on where the row begins: an
 exported graph has products with ones instead.)
 
+**Outputs.** onnxruntime computes all outputs of a graph at every call. So a session is opened over what is
+left of a graph without those that it will not be asked for.
+
 **Memory.** What a graph makes grows with its rows, and a hostile one may double them forty times. All tensors
 of a session come from one arena of limited size. It is registered with the whole process, where the session
 about to be opened finds it and holds it from then on. Constants are not folded, for what is folded while
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from lookalike.errors import ArtifactError, DeviceError, LookalikeWarning, require
 from lookalike.onnxfile import Contents
 from lookalike.onnxgraph import Value
+from lookalike.pruning import pruned
 from lookalike.values import Array
 
 Feeds = Callable[[int, int], Mapping[str, Array]]
@@ -57,12 +61,14 @@ _registering = threading.Lock()
 
 
 class Session:
-    """A file that is ready to run.
+    """A file that is ready to run for some of its outputs.
 
     Parameters
     ----------
     contents : Contents
         Judged.
+    outputs : sequence of str, optional
+        What it will be asked for; all if not given.
     device : {"auto", "cpu", "cuda"}
         "auto" on CUDA keeps a session on the CPU beside it, for calls of up to `SMALL` rows.
     threads : int
@@ -85,6 +91,7 @@ class Session:
     def __init__(
         self,
         contents: Contents,
+        outputs: Sequence[str] | None = None,
         *,
         device: str = "auto",
         threads: int = 1,
@@ -93,14 +100,18 @@ class Session:
     ) -> None:
         self._ort: Any = require("onnxruntime", "cpu", "running an exported file")
         self._contents, self.threads = contents, threads
+        self._outputs = {value.name: value for value in contents.outputs}
+        graph = pruned(contents.data, self._outputs.keys() if outputs is None else outputs)
         opened = None
         if device != "cpu":
-            opened = self._on_cuda(asked=device == "cuda", max_memory=max_memory, tf32=tf32)
+            opened = self._on_cuda(graph, asked=device == "cuda", max_memory=max_memory, tf32=tf32)
         self.provider = CUDA if opened is not None else CPU
-        self._session: Any = opened if opened is not None else self._open([CPU], max_memory)
+        self._session: Any = opened if opened is not None else self._open(graph, [CPU], max_memory)
         self.small = SMALL if opened is not None and device == "auto" else 0
-        self._beside: Any = self._open([CPU], max_memory) if self.small else self._session
-        self._outputs = {value.name: value for value in contents.outputs}
+        self._beside: Any = self._open(graph, [CPU], max_memory) if self.small else self._session
+        taken = {value.name for value in self._session.get_inputs()}
+        # Of some inputs these outputs are no function.
+        self._unused = {value.name for value in contents.inputs} - taken
         self._options: Any = self._ort.RunOptions()
         self._options.log_severity_level = 4
         width = sum(_width(value.dims) for value in contents.inputs)
@@ -136,6 +147,8 @@ class Session:
         if not n:
             return [_empty(self._outputs[name]) for name in outputs]
         given, more = feeds(start, stop), -n % MULTIPLE
+        if self._unused:
+            given = {name: array for name, array in given.items() if name not in self._unused}
         if more:
             given = {name: _longer(array, more) for name, array in given.items()}
         try:
@@ -161,7 +174,7 @@ class Session:
 
     # ---- opening ---------------------------------------------------------------------------------------
 
-    def _open(self, providers: list[Any], max_memory: int) -> Any:
+    def _open(self, graph: bytes, providers: list[Any], max_memory: int) -> Any:
         ort = self._ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # starts none, so none can spin
@@ -173,7 +186,7 @@ class Session:
             ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"max_mem": max_memory}))
             try:
                 session = ort.InferenceSession(
-                    self._contents.data,
+                    graph,
                     options,
                     providers=providers,
                     disabled_optimizers=["ConstantFolding"],
@@ -187,9 +200,10 @@ class Session:
                     "it again."
                 ) from error
         session.disable_fallback()
+        session._model_bytes = None  # which it would keep, to begin again with other providers
         return session
 
-    def _on_cuda(self, *, asked: bool, max_memory: int, tf32: bool) -> Any:
+    def _on_cuda(self, graph: bytes, *, asked: bool, max_memory: int, tf32: bool) -> Any:
         """A session that is on CUDA indeed; None where there is none and "auto" was asked for."""
         session, ort = None, self._ort
         both = _both_installed(ort)
@@ -204,7 +218,7 @@ class Session:
                 ort.preload_dlls()
             options = {"use_tf32": str(int(tf32)), "gpu_mem_limit": str(max_memory)}
             try:
-                session = self._open([(CUDA, options), CPU], max_memory)
+                session = self._open(graph, [(CUDA, options), CPU], max_memory)
                 wrong = _not_used(ort, session)
             except Exception as error:  # onnxruntime's own have no common class
                 said = re.search("CUDA failure [^;]*[^; ]", str(error))  # after lines of templates

@@ -87,7 +87,7 @@ def test_a_build_for_cuda_without_a_gpu_is_not_taken_for_one(monkeypatch):
 
 @no_cuda
 def test_what_onnxruntime_says_of_cuda_is_passed_on(monkeypatch):
-    def fails(self, providers, max_memory):
+    def fails(self, graph, providers, max_memory):
         raise RuntimeError("int CudaCall(T) [with T = int]\nCUDA failure 35: an old driver ; GPU=-1 ; h=x")
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
@@ -98,7 +98,7 @@ def test_what_onnxruntime_says_of_cuda_is_passed_on(monkeypatch):
 
 
 def as_on_the_cpu(opening):
-    return lambda self, providers, max_memory: opening(self, ["CPUExecutionProvider"], max_memory)
+    return lambda self, graph, providers, memory: opening(self, graph, ["CPUExecutionProvider"], memory)
 
 
 class OnCuda:
@@ -111,6 +111,9 @@ class OnCuda:
         self.ran.append(len(next(iter(feeds.values()))))
         return self._session.run(outputs, feeds, options)
 
+    def get_inputs(self):
+        return self._session.get_inputs()
+
     def get_providers(self):
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -119,8 +122,8 @@ class OnCuda:
 def test_auto_leaves_small_batches_to_the_cpu(monkeypatch):
     opening = sessions.Session._open
 
-    def opened(self, providers, max_memory):
-        session = opening(self, ["CPUExecutionProvider"], max_memory)
+    def opened(self, graph, providers, max_memory):
+        session = opening(self, graph, ["CPUExecutionProvider"], max_memory)
         return session if providers == ["CPUExecutionProvider"] else OnCuda(session)
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])

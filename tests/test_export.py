@@ -12,6 +12,7 @@ from lookalike import feeding, noise, onnxfile, runtime
 from lookalike.exporters import tracing, verification
 from lookalike.exporters.quantization import spearman
 from lookalike.schema import Table
+from lookalike.session import Session
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -104,6 +105,25 @@ def test_rows_drawn_by_a_file_are_those_that_the_model_generates(model, exported
         again = feeding.feed(schema, drawn, allow_missing=True)
         for name, column in again.items():
             assert_array_equal(got[feeding.FILLED + name], column)
+
+
+@pytest.mark.slow
+def test_what_the_runtime_leaves_out_of_a_graph_changes_no_bit(model, others, exported):
+    def both(**options):
+        path, _ = exported(model, **options)
+        served, whole = (runtime.load(path, device="cpu", threads=1) for _ in range(2))
+        whole._session = Session(whole._contents, device="cpu")
+        placed = [sum(m.info()["nodes"]["CPUExecutionProvider"].values()) for m in (served, whole)]
+        assert placed[0] < placed[1] - 20
+        return served, whole
+
+    served, whole = both()
+    for n in (1, 3, len(others)):
+        assert_array_equal(*(m.score_samples(others.head(n)) for m in (served, whole)))
+    served, whole = both(task="generate")
+    pd.testing.assert_frame_equal(
+        *(m.generate(40, random_state=7) for m in (served, whole)), check_exact=True
+    )
 
 
 @pytest.mark.slow

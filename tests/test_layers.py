@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
-EXPORTED = {"protobuf", "onnxgraph", "onnxfile"}
+EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "piecewise", "preprocessing", "models", "verbs"}
 FITTING = {
@@ -55,6 +55,7 @@ PLACES = {
     "protobuf": Place(set(), set()),
     "onnxgraph": Place({"protobuf"}, NUMPY),
     "onnxfile": Place({"errors", "archive", *EXPORTED}, NUMPY),
+    "pruning": Place({"protobuf"}, set()),
     # Tables, without torch
     "values": Place({"errors"}, NUMPY),
     "series": Place({"errors", "values"}, FRAMES),

@@ -526,21 +526,23 @@ def test_each_entry_of_the_metadata_is_needed_and_checked(small):
     refused(lambda: runtime.load(onnxfile.with_metadata(small, {})), la.ArtifactError, "has no 'lookalike'")
 
 
-def test_a_graph_that_onnxruntime_does_not_take_is_refused():
-    from lookalike.exporters.columns import Draft
+@pytest.mark.parametrize("output", ["score", "expected_numbers"])
+def test_a_graph_that_onnxruntime_does_not_take_is_refused(monkeypatch, output):
+    score = handmade.score
 
-    draft = Draft("made")
-    draft.part = handmade.entry(SMALL, "columns")
-    handmade.score(draft, "Log", 2)
-    draft("Add", ":numbers", ":ids")  # of two types
-    for name, dtype in (
-        ("contributions", "float64"),
-        ("expected_numbers", "float64"),
-        ("expected_ids", "int64"),
-    ):
-        draft.output(name, dtype, ("n", 2 if name == "contributions" else 1))
-    data = handmade.sealed(draft.part.model().SerializeToString(), ABOUT)
-    refused(lambda: runtime.load(data), la.ArtifactError, "onnxruntime says", "Export it again")
+    def wrong(draft, op, width):
+        score(draft, op, width)
+        next(node for node in draft.part.nodes if output in node.output).op_type = "Not"  # of numbers
+
+    monkeypatch.setattr(handmade, "score", wrong)
+    frame, opened = FRAME[["amount", "kind"]], made(SMALL)
+    words = la.ArtifactError, "onnxruntime says", "Export it again"
+    if output == "score":
+        refused(lambda: runtime.load(opened, device="cpu"), *words)
+    else:  # when it is first needed
+        model = runtime.load(opened, device="cpu")
+        model.score_samples(frame)
+        refused(lambda: model.explain(frame), *words)
 
 
 def test_what_a_graph_takes_beyond_its_memory_is_refused(monkeypatch):
@@ -592,7 +594,7 @@ def golden(schema, frame, inputs="columns", task="score"):
         normals, uniforms = RNG.normal(size=(len(frame), 4)), RNG.random((len(frame), 3))
         feeds |= {"normals": normals.astype("f4"), "uniforms": uniforms.astype("f4")}
     names = [value.name for value in model._contents.outputs]
-    found = model._session.run(names, len(frame), lambda start, stop: feeds)
+    found = sessions.Session(model._contents, device="cpu").run(names, len(frame), lambda start, stop: feeds)
     return {
         "inputs": {name: handmade.plain(array) for name, array in feeds.items()},
         "outputs": {name: handmade.plain(array) for name, array in zip(names, found, strict=True)},
