@@ -320,7 +320,7 @@ def peers(python: str) -> dict[str, dict[str, float]]:
     binary = folder / "bin" / "python"
     if not binary.exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-        wanted = ["pyod", "skl2onnx", "onnxruntime", "torch", "scikit-learn"]
+        wanted = ["pyod", "tqdm", "skl2onnx", "onnxruntime", "torch", "scikit-learn"]
         constraints = ["-c", str(HERE.parent / "constraints.txt")]
         subprocess.run([binary, "-m", "pip", "install", "-q", *constraints, *wanted], check=True)
     done = subprocess.run([binary, "-c", PEERS], check=True, capture_output=True, text=True)
