@@ -272,8 +272,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             One named input a column, text included; or a float32 matrix ``numbers`` and int64 ``ids``, which
             a GPU takes as they are.
         explain : bool
-            Whether scores come with each column's contribution and with what was expected. Without them
-            scoring takes about half the time.
+            Whether scores come with each column's contribution and with what was expected. `runtime.load`
+            computes them only when they are asked for; onnxruntime alone at every call.
         rows : DataFrame, pyarrow.Table or ndarray, optional
             Real rows to verify with, beside those that the model generates; for int8, training rows.
         precision : {"float32", "int8"}
