@@ -290,9 +290,10 @@ class Number(Measured):
     def cell(self, value: Any) -> float | None:
         if not (self.is_plain and self.storage.family in ("float", "integer")):
             return None
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        return float(value) if type(value) is int and -_EXACT <= value <= _EXACT else None
+        if isinstance(value, (float, np.floating)):
+            return float(value) if math.isfinite(value) else None
+        whole = type(value) is int or isinstance(value, np.integer)
+        return float(value) if whole and -_EXACT <= value <= _EXACT else None
 
     def _measure(self, values: Values) -> NDArray[np.float64]:
         values = self._as_numbers(values)
