@@ -28,7 +28,8 @@ demo: build/demo.stamp ## find the oddest flights of 2013 and generate new ones,
 	$(BIN)/python samples/flights.py
 
 test: build/dev.stamp lint ## every check: lint, tests (the slow ones too), doctests, the README's code
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow" -n $(strip $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow" --no-loadscope-reorder \
+	    -n $(strip $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
 
 lint: build/dev.stamp ## style, format and types
 	$(BIN)/ruff check

@@ -24,6 +24,12 @@ settings.register_profile(
 settings.load_profile("lookalike")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: with a file a worker, one that comes last keeps the others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def people_table(n, seed):
     """A table with every kind of column; some have holes, and the index repeats."""
     import pandas as pd
