@@ -277,8 +277,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         rows : DataFrame, pyarrow.Table or ndarray, optional
             Real rows to verify with, beside those that the model generates; for int8, training rows.
         precision : {"float32", "int8"}
-            Of the networks of task "score". In int8 they are two to three times as fast on a CPU, and scores
-            less exact: how far they agree with float32 is printed, and kept in the file.
+            Of the networks of task "score". In int8 they are about twice as fast on a CPU, and scores less
+            exact: how far they agree with float32 is printed, and kept in the file.
         min_agreement : float
             Least Spearman correlation of scores in int8 with those in float32.
 
