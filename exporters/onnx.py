@@ -70,8 +70,8 @@ def export(
         the metadata has been subtracted, and int64 ``ids``. What would have no columns is no input.
     explain : bool
         Whether scores come with each column's contribution and with what was expected. Where onnxruntime runs
-        the file alone it computes every output at every call, and without them takes about two thirds of the
-        time. `lookalike.runtime` leaves out what is not asked for; to it the file is smaller.
+        the file alone it computes every output at every call, and is faster without them.
+        `lookalike.runtime` leaves out what is not asked for; to it the file is smaller.
     rows : DataFrame, pyarrow.Table or ndarray, optional
         Real rows to verify with, beside those that the model generates; for int8, training rows.
     precision : {"float32", "int8"}
