@@ -212,7 +212,9 @@ class _Fitted:
             # What float32 holds as it is would be rounded without its centre.
             exact = (numbers.value == numbers.value.float()).all(1)
             centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
-        return cls(estimator, Scorer(estimator.codec_, model, estimator.n_train_), centre, explain)
+        return cls(estimator, Scorer(
+            estimator.codec_, model, copy.deepcopy(estimator.memory_).to("cpu"), estimator.blend_, estimator.n_train_
+        ), centre, explain)
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -52,7 +52,7 @@ class Trial:
         self.session = opened(data)
         self.estimator, self.centre = estimator, centre
         schema = estimator.schema_
-        self.frame = estimator.generate(TRIED, random_state=0)
+        self.frame = estimator._blurred(TRIED, 0)
         drawn = schema.encode(self.frame, allow_missing=True)
         tables = [drawn, *_hostile(estimator, drawn)]
         self.real = None if rows is None else schema.encode(rows)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lookalike.errors import TrainingError as TrainingError
     from lookalike.families import GAN as GAN
     from lookalike.families import VAE as VAE
+    from lookalike.families import Detector as Detector
     from lookalike.families import Diffusion as Diffusion
     from lookalike.families import load as load
     from lookalike.identifiers import Identifier as Identifier
@@ -53,7 +54,7 @@ _MODULES = {
         "TrainingError",
     ),
     "columns": ("Ignored",),
-    "families": ("Diffusion", "GAN", "VAE", "load"),
+    "families": ("Detector", "Diffusion", "GAN", "VAE", "load"),
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),

@@ -21,10 +21,11 @@ from lookalike import archive, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
 from lookalike.columns import Column
-from lookalike.errors import SchemaError
+from lookalike.errors import ConditionError, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
-from lookalike.models.family import Family
+from lookalike.memory import POOL, Blend, Memory
+from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
 from lookalike.preprocessing import Numbers, TableCodec
@@ -35,6 +36,8 @@ from lookalike.verbs import Completer, Scorer
 FALSE_ALARM_RATE = 0.05  # of contamination="auto"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
+FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
+MOST_WEIGHED = 2048  # rows on which energies are weighed
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
@@ -57,6 +60,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         contamination: float | Literal["auto"],
         schema: Mapping[Any, Column] | None,
         max_levels: int,
+        memory: int,
         max_steps: int | None,
         max_seconds: float | None,
         batch_size: int | None,
@@ -71,6 +75,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.contamination = contamination
         self.schema = schema
         self.max_levels = max_levels
+        self.memory = memory
         self.max_steps = max_steps
         self.max_seconds = max_seconds
         self.batch_size = batch_size
@@ -82,7 +87,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Family:
+    def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         raise NotImplementedError
 
     # ---- fitting ---------------------------------------------------------------------------------------
@@ -94,7 +99,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         ----------
         X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
             Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at
-            most 4,096, is held out to calibrate scores, and from 1,000 rows on another to stop early.
+            most 4,096, is held out to calibrate scores, and as many to weigh energies and to stop early.
         y : object
             Ignored, for scikit-learn's sake.
 
@@ -120,16 +125,22 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
                 "fit needs at least 2 rows, got n_samples = 1: one to learn from, one to calibrate."
             )
         part = min(max(round(HELD_OUT_SHARE * n), 1), MOST_HELD_OUT)
-        watch = part if self.early_stopping and part >= FEWEST_WATCHED else 0
+        watch = part if n >= FEWEST_UNSEEN else 0
         order = torch.randperm(n, generator=seeded(seed, "split", 0)).numpy()
         calibration, watched, training = np.split(order, [part, part + watch])
         training = np.sort(training)
 
         codec = _fit_codec(schema, table, training, self.max_levels)
-        data = codec.training_rows(*_tensors(table.rows(training))).to(device)
-        held_out = codec(*_tensors(table.rows(watched))).to(device) if watch else None
         width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
+        data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
+        some = torch.randperm(len(training), generator=seeded(seed, "sample", 0))[: max(POOL, self.memory)]
+        sample = table.rows(training[some.numpy()])
+        rows = codec(*_tensors(sample)).to(device)
+        model.prepare(rows)
+        memory = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
+        stops_early = self.early_stopping and watch >= FEWEST_WATCHED
+        held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
         size = self.batch_size or _batch_size(n, codec.layout)
         pace = self._pace * len(training) ** 0.6
         steps = self.max_steps or int(np.clip(pace, self._fewest_steps, MOST_STEPS))
@@ -150,12 +161,24 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
+        self.memory_, self.blend_ = memory, Blend.even()
+        scorer = self._scorer
+        with torch.inference_mode():
+            fitted, unseen = (
+                [cells.double().sum(1) for cells in scorer.apart(*_tensors(part))[0]]
+                for part in (sample.rows(slice(MOST_WEIGHED)), table.rows(watched[:MOST_WEIGHED]))
+            )
+        self.blend_ = Blend.learn(fitted, unseen)
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
         else:
             offset = float(np.percentile(self._scores(table), 100.0 * float(self.contamination)))
-        self._learn(State(schema, codec, model, normal, history, width, len(training), offset))
+        self._learn(
+            State(
+                schema, codec, model, memory, self.blend_, normal, history, width, len(training), offset
+            )
+        )
         return self
 
     def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
@@ -183,6 +206,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     def _check(self, task: str) -> None:
         check_is_fitted(self)
+        if task != "score" and not isinstance(self.model_, Family):
+            raise ConditionError(
+                f"{self._owner} scores and explains, and cannot {task}. Fit a VAE, GAN or Diffusion to {task} rows."
+            )
 
     @property
     def _owner(self) -> str:
@@ -213,7 +240,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     @property
     def _scorer(self) -> Scorer:
-        return Scorer(self.codec_, self.model_, self.n_train_)
+        return Scorer(self.codec_, self.model_, self.memory_, self.blend_, self.n_train_)
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
@@ -232,6 +259,12 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             new = _table(*drawn).rows(slice(part.stop - start))
             numbers[part], ids[part] = new.numbers, new.ids
         return Table(numbers, ids)
+
+    def _blurred(self, n: int, seed: int) -> Any:
+        """Rows near those remembered, for trials."""
+        device = self.memory_.rows.device
+        rows = self.memory_.draw(n, seeded(seed, "blurred", 0, device)).to("cpu")
+        return self.schema_.decode(_table(*self._scorer.expected(rows)), seed=seed)
 
     # ---- files and tags -------------------------------------------------------------------------------
 
@@ -317,7 +350,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         parameters = persistence.unpack_parameters(manifest, cls._get_param_names())
         self = cls(**{**parameters, "device": device})
         state = persistence.unpack(manifest, arrays, self._build)
-        self._learn(state._replace(model=state.model.to(device_named(device))))
+        named = device_named(device)
+        self._learn(state._replace(model=state.model.to(named), memory=state.memory.to(named)))
         return self
 
     @property
@@ -326,6 +360,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             self.schema_,
             self.codec_,
             self.model_,
+            self.memory_,
+            self.blend_,
             self.calibration_,
             self.history_,
             self.width_,
@@ -335,8 +371,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     def _learn(self, state: State) -> None:
         """Set what `fit` learned, all of it at once."""
-        self.schema_, self.codec_, self.model_, self.calibration_ = state[:4]
-        self.history_, self.width_, self.n_train_, self.offset_ = state[4:]
+        self.schema_, self.codec_, self.model_, self.memory_, self.blend_ = state[:5]
+        self.calibration_, self.history_, self.width_, self.n_train_, self.offset_ = state[5:]
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)

@@ -131,6 +131,8 @@ class Layout(nn.Module):
         Column that owns each cell, coordinates first.
     units : Module, optional
         Map from coordinates (n, n_numbers) to the scale in which distances are measured; by default the same.
+    scores : Module, optional
+        The way back.
     """
 
     cell_of_feature: Tensor
@@ -138,10 +140,15 @@ class Layout(nn.Module):
     own_order: Tensor
 
     def __init__(
-        self, n_numbers: int, sizes: Sequence[int], columns: Sequence[int], units: nn.Module | None = None
+        self,
+        n_numbers: int,
+        sizes: Sequence[int],
+        columns: Sequence[int],
+        units: nn.Module | None = None,
+        scores: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.units = units or nn.Identity()
+        self.units, self.scores = units or nn.Identity(), scores or nn.Identity()
         self.n_numbers, self.sizes, self.columns = n_numbers, list(sizes), list(columns)
         self.n_columns = max(columns) + 1
         # Widths within a factor of two share a block: little padding, few operations.
@@ -189,6 +196,24 @@ class Layout(nn.Module):
     def join(self, numbers: Tensor, ids: Tensor) -> Tensor:
         """Write coordinates, none of them NaN, and indicators of levels side by side, shape (n, width)."""
         return torch.cat([numbers, *(block.one_hot(ids) for block in self._blocks)], 1)
+
+    def measure(self, rows: Rows) -> Tensor:
+        """Write rows as `expand` does, numbers on the scale in which distances are measured."""
+        units = self.units(rows.clean) if rows.units is None else rows.units
+        return self.join(units * rows.present, rows.ids)
+
+    def unmeasure(self, features: Tensor) -> Rows:
+        """The rows nearest to what `measure` wrote, or to an estimate of it, (n, width)."""
+        numbers, levels = features[:, : self.n_numbers], features[:, self.n_numbers :]
+        return Rows(self.scores(numbers), self.mode(levels))
+
+    def sum_by_cell(self, features: Tensor) -> Tensor:
+        """Add up a value a feature, (n, width), within each cell, (n, n_cells)."""
+        d = self.n_numbers
+        if not self.sizes:
+            return features
+        parts = [part.unflatten(1, (-1, block.levels)).sum(2) for block, part in self._parts(features[:, d:])]
+        return torch.cat([features[:, :d], self._in_order(parts)], 1)
 
     def known(self, rows: Rows) -> Tensor:
         """Which cells hold something, shape (n, n_cells), bool."""

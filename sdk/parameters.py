@@ -50,6 +50,7 @@ RANGES = {
     "max_seconds": Range(0.001, math.inf),
     "batch_size": Range(1, 1 << 20, whole=True),
     "learning_rate": Range(1e-12, 10),
+    "memory": Range(1, 65_536, whole=True),
     "beta": Range(0, math.inf),
     "gamma": Range(0, math.inf),
     "max_levels": Range(2, 1_000_000, whole=True),

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
 from lookalike.layout import Layout
-from lookalike.models.family import Family
+from lookalike.memory import Blend, Memory
+from lookalike.models.family import Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.preprocessing import TABLES, Numbers, TableCodec
 from lookalike.schema import Schema
@@ -41,7 +42,9 @@ class State(NamedTuple):
 
     schema: Schema
     codec: TableCodec
-    model: Family
+    model: Model
+    memory: Memory
+    blend: Blend
     calibration: Calibration
     history: History
     width: int
@@ -65,7 +68,8 @@ def pack(family: str, parameters: Mapping[str, Any], state: State) -> tuple[dict
         "history": asdict(state.history),
     }
     tensors = {f"model.{name}": t for name, t in state.model.state_dict().items()}
-    tensors |= {f"numbers.{name}": t for name, t in state.codec.numbers.state_dict().items()}
+    for part, module in (("numbers", state.codec.numbers), ("memory", state.memory), ("blend", state.blend)):
+        tensors |= {f"{part}.{name}": t for name, t in module.state_dict().items()}
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays |= {f"calibration.{name}": a for name, a in state.calibration.to_arrays().items()}
     return manifest, arrays
@@ -92,11 +96,11 @@ def unpack_parameters(manifest: Mapping[str, Any], known: Sequence[str]) -> dict
 
 
 def unpack(
-    manifest: Mapping[str, Any], arrays: Arrays, build: Callable[[Layout, torch.Generator, int], Family]
+    manifest: Mapping[str, Any], arrays: Arrays, build: Callable[[Layout, torch.Generator, int], Model]
 ) -> State:
     """Rebuild what `fit` learned, or raise ArtifactError for what does not fit together."""
     require(
-        {name.partition(".")[0] for name in arrays} <= {"model", "numbers", "calibration"},
+        {name.partition(".")[0] for name in arrays} <= {"model", "numbers", "memory", "blend", "calibration"},
         "it has foreign tensors",
     )
     schema = vetted_schema(manifest["schema"])
@@ -104,6 +108,8 @@ def unpack(
     width = manifest["width"]
     require(RANGES["width"].holds(width), f"its width is {width!r}")
     model = _model(codec.layout, width, _part(arrays, "model"), build)
+    memory = _memory(codec.layout, _part(arrays, "memory"))
+    blend = _blend(_part(arrays, "blend"))
     scores = _part(arrays, "calibration")
     require(
         scores.keys() == {"scores"} and scores["scores"].ndim == 1, "its calibration is not a list of scores"
@@ -115,6 +121,8 @@ def unpack(
         schema,
         codec,
         model,
+        memory,
+        blend,
         Calibration.from_arrays(scores),
         unpack_history(manifest["history"]),
         width,
@@ -140,8 +148,8 @@ def unpack_history(data: Mapping[str, Any]) -> History:
 
 
 def _model(
-    layout: Layout, width: int, arrays: Arrays, build: Callable[[Layout, torch.Generator, int], Family]
-) -> Family:
+    layout: Layout, width: int, arrays: Arrays, build: Callable[[Layout, torch.Generator, int], Model]
+) -> Model:
     """Build the network and put the weights in, after a look at a copy that has shapes but no memory."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
@@ -150,6 +158,31 @@ def _model(
     model = build(layout, generator, width)
     model.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
     return model.requires_grad_(False)
+
+
+def _memory(layout: Layout, arrays: Arrays) -> Memory:
+    shape = arrays["rows"].shape
+    require(
+        len(shape) == 2 and shape[0] > 0 and shape[1] == layout.width,
+        f"its remembered rows have shape {shape}",
+    )
+    wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1]}
+    _check_tensors(arrays, {k: torch.empty(v, device="meta") for k, v in wanted.items()}, "memory")
+    require(
+        all(np.isfinite(a).all() for a in arrays.values())
+        and (arrays["count"] >= 1).all()
+        and (arrays["scale"] > 0).all(),
+        "its memory is not one of rows",
+    )
+    return Memory(layout, *(torch.from_numpy(arrays[name].copy()) for name in ("scale", "rows", "count")))
+
+
+def _blend(arrays: Arrays) -> Blend:
+    wanted = torch.empty(len(Blend.even().power), dtype=torch.float64, device="meta")
+    _check_tensors(arrays, {"usual": wanted, "power": wanted}, "blend")
+    usual, power = arrays["usual"], arrays["power"]
+    require(bool((usual > 0).all() and (power >= 0).all() and power.sum() > 0), "its blend is not one of energies")
+    return Blend(torch.from_numpy(usual.copy()), torch.from_numpy(power.copy()))
 
 
 def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCodec:

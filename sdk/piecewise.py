@@ -45,6 +45,28 @@ def _lines(knots: Tensor, values: Tensor, slope: float) -> tuple[Tensor, Tensor]
     return torch.cat([values[:, :1], values], 1) - slopes * torch.cat([knots[:, :1], knots], 1), slopes
 
 
+class Knotted(nn.Module):
+    """`interpolate` between fixed knots.
+
+    Parameters
+    ----------
+    knots, values : Tensor of shape (columns, k)
+        Knots ascend.
+    """
+
+    knots: Tensor
+    values: Tensor
+
+    def __init__(self, knots: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("knots", knots, persistent=False)
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map values, (n, columns), of the knots' dtype."""
+        return interpolate(x, self.knots, self.values)
+
+
 class Even(nn.Module):
     """A map with even knots in each column; of slope one beyond them.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
-from lookalike.piecewise import Even, Searched, interpolate
+from lookalike.piecewise import Even, Knotted, Searched, interpolate
 
 Floats = NDArray[np.float64]
 
@@ -156,6 +156,10 @@ class Numbers(nn.Module):
         unit = self.standard(self.value.T).T.to(low.dtype).contiguous()
         return Even(low, high, interpolate(at, self.middle, unit).T)
 
+    def unit_scores(self) -> Knotted:
+        """The map from standard to normal scores."""
+        return Knotted(self.standard(self.value.T).T.contiguous(), self.middle.float())
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normal scores, as `encode` gives them, and standard scores."""
         if not len(self.value):  # nothing to gather, which not every runtime can do
@@ -189,12 +193,14 @@ class TrainingRows(nn.Module):
     low: Tensor
     high: Tensor
     ids: Tensor
+    units: Tensor | None
 
-    def __init__(self, low: Tensor, high: Tensor, ids: Tensor) -> None:
+    def __init__(self, low: Tensor, high: Tensor, ids: Tensor, units: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.register_buffer("ids", ids)
+        self.register_buffer("units", units)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -202,7 +208,8 @@ class TrainingRows(nn.Module):
     def batch(self, index: Tensor, generator: torch.Generator) -> Rows:
         low = self.low[index]
         u = torch.rand(low.shape, generator=generator, device=low.device)
-        return Rows(torch.special.ndtri(low + u * (self.high[index] - low)), self.ids[index].long())
+        numbers = torch.special.ndtri(low + u * (self.high[index] - low))
+        return Rows(numbers, self.ids[index].long(), None if self.units is None else self.units[index])
 
 
 class TableCodec(nn.Module):
@@ -266,7 +273,8 @@ class TableCodec(nn.Module):
         flag_of[self.nullable] = torch.arange(len(self.nullable))
         self.register_buffer("flag_of_number", flag_of, persistent=False)
         owners = [*columns, *(columns[i] for i in self.nullable)]
-        self.layout = Layout(d, [*sizes, *(2 for _ in self.nullable)], owners, numbers.units())
+        sizes = [*sizes, *(2 for _ in self.nullable)]
+        self.layout = Layout(d, sizes, owners, numbers.units(), numbers.unit_scores())
 
     def _ids(self, numbers: Tensor, ids: Tensor) -> Tensor:
         levels = self.network_level[ids + self.offset] if len(self.offset) else ids
@@ -314,9 +322,11 @@ class TableCodec(nn.Module):
         keys = ("nullable", "counts", "missing", "columns", "max_levels")
         return cls(numbers, *(data[key] for key in keys))
 
-    def training_rows(self, numbers: Tensor, ids: Tensor) -> TrainingRows:
+    def training_rows(self, numbers: Tensor, ids: Tensor, measured: bool = False) -> TrainingRows:
+        """Encode rows to train on; those `measured` keep their standard scores too."""
         low, high = self.numbers.interval(numbers)
-        return TrainingRows(low.float(), high.float(), self._ids(numbers, ids).int())
+        units = self.numbers.standard(numbers) if measured else None
+        return TrainingRows(low.float(), high.float(), self._ids(numbers, ids).int(), units)
 
     def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers (n, d) float64 and levels (n, c) int64, levels of the whole column again.

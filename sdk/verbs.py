@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Rows
-from lookalike.models.family import Family
+from lookalike.memory import Blend, Memory
+from lookalike.models.family import Family, Model
 from lookalike.preprocessing import TableCodec
 
 _FIRST = 1e-6  # the uniform that draws the most frequent of the levels that share the pooled one
@@ -20,7 +21,7 @@ _FIRST = 1e-6  # the uniform that draws the most frequent of the levels that sha
 class Verb(nn.Module):
     """A codec and a model, which may be on a device of its own: float64 stays on the CPU."""
 
-    def __init__(self, codec: TableCodec, model: Family) -> None:
+    def __init__(self, codec: TableCodec, model: Model) -> None:
         super().__init__()
         self.codec, self.model = codec, model
 
@@ -35,25 +36,35 @@ class Scorer(Verb):
     Parameters
     ----------
     codec : TableCodec
-    model : Family
+    model : Model
+    memory : Memory
+    blend : Blend
+        Of the energies of model and memory.
     n_train : int
         Rows the model was trained on.
     """
 
     surprise_of_new: Tensor
 
-    def __init__(self, codec: TableCodec, model: Family, n_train: int) -> None:
+    def __init__(self, codec: TableCodec, model: Model, memory: Memory, blend: Blend, n_train: int) -> None:
         super().__init__(codec, model)
+        self.memory, self.blend = memory, blend
         # What training never held gets the surprise of a new kind of row, by the rule of succession.
         surprise = torch.tensor(math.log(n_train + 1))
         self.register_buffer("surprise_of_new", surprise, persistent=False)
 
     def energies(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Rows]:
         """Energy of each cell, (n, n_cells) float64, and the rows expected."""
+        parts, expected = self.apart(numbers, ids)
+        return self.blend(*parts), expected
+
+    def apart(self, numbers: Tensor, ids: Tensor) -> tuple[list[Tensor], Rows]:
+        """What the model and then the memory find odd of each cell, (n, n_cells) each, and the rows expected."""
         rows = self.codec(numbers, ids)
-        energy, expected = self.model.energy(rows.to(self.device))
-        cells = torch.where(self.codec.novel(rows), self.surprise_of_new, energy.cpu())
-        return cells.double(), expected.to("cpu")
+        novel, here = self.codec.novel(rows), rows.to(self.device)
+        own, expected = self.model.energy(here)
+        found = (own, *self.memory.energies(here))
+        return [torch.where(novel, self.surprise_of_new, cells.cpu()) for cells in found], expected.to("cpu")
 
     def expected(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Decode expected rows; what shares the pooled level is told by the most frequent of it."""
@@ -83,6 +94,7 @@ class Completer(Verb):
 
     def __init__(self, codec: TableCodec, model: Family, impute: bool) -> None:
         super().__init__(codec, model)
+        self.model: Family = model
         self.impute = impute
         layout = codec.layout
         bar = codec.bar_missing() if impute else torch.zeros(layout.width - layout.n_numbers)

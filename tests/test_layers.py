@@ -29,7 +29,7 @@ class Place(NamedTuple):
 COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
-MODELS = {"layout", "networks", "piecewise", "preprocessing", "models", "verbs"}
+MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models", "verbs"}
 FITTING = {
     "parameters",
     "streaming",
@@ -86,8 +86,9 @@ PLACES = {
     "layout": Place({"errors"}, TORCH),
     "piecewise": Place(set(), TORCH),
     "preprocessing": Place({"errors", "layout", "piecewise"}, TORCH),
+    "memory": Place({"layout", "preprocessing"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
-    "models": Place({"errors", "noise", "layout", "networks", "preprocessing"}, TORCH),
+    "models": Place({"errors", "noise", "layout", "networks", "preprocessing", "memory"}, TORCH),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
     "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
     # Both

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lookalike.layout import Layout, Rows
 
 
-class Family(nn.Module, ABC):
-    """A generative model of rows.
+class Model(nn.Module, ABC):
+    """What learns how rows look and tells how odd they are.
 
     Attributes
     ----------
@@ -21,21 +21,47 @@ class Family(nn.Module, ABC):
         What the model sees.
     betas : tuple of float
         Adam's decay rates that suit the loss.
-    noise_size : tuple of int
-        Normal and uniform numbers that `sample` takes a row.
-    n_steps : int
-        Of `sample`.
+    measured : bool
+        Whether it learns from standard scores, beside normal ones.
     """
 
     layout: Layout
-    n_steps: int
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+    measured: ClassVar[bool] = False
+
+    def prepare(self, rows: Rows) -> None:
+        """Look at some training rows before training."""
 
     @abstractmethod
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         """Yield each loss with the parameters that it moves; those move before the next loss is asked for."""
+
+    @abstractmethod
+    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Tell how odd each cell is, (n, n_cells), from 0 on, and what was expected in its place.
+
+        Deterministic, and a function of each row alone. A row's energy is the sum over its cells.
+        """
+
+    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """What early stopping watches on held-out rows, lower is better; the loss where that says enough."""
+        return sum((loss for loss, _ in self.objectives(rows, generator)), torch.zeros(()))
+
+
+class Family(Model):
+    """A generative model of rows.
+
+    Attributes
+    ----------
+    noise_size : tuple of int
+        Normal and uniform numbers that `sample` takes a row.
+    n_steps : int
+        Of `sample`.
+    """
+
+    n_steps: int
 
     @property
     @abstractmethod
@@ -69,14 +95,3 @@ class Family(nn.Module, ABC):
 
         All steps are one computation, so that exporters need to trace but one.
         """
-
-    @abstractmethod
-    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Tell how odd each cell is, (n, n_cells), higher is odder, and what was expected in its place.
-
-        Deterministic, and a function of each row alone. A row's energy is the sum over its cells.
-        """
-
-    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """What early stopping watches on held-out rows, lower is better; the loss where that says enough."""
-        return sum((loss for loss, _ in self.objectives(rows, generator)), torch.zeros(()))

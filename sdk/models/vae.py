@@ -118,7 +118,8 @@ class VAE(Family):
     def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
 
-        The bound sees ranks; the distance, half the square in standard scores, sees how far out a value is.
+        The bound, counted from the least that a coordinate's surprise can be, sees ranks; the distance, half the
+        square in standard scores, sees how far out a value is.
         """
         layout = self.layout
         nothing = layout.nothing(1, rows.numbers.device)
@@ -126,5 +127,7 @@ class VAE(Family):
         divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, nothing))
         mean, spread, scores = self.decode(mu, self._see(nothing))
         cells = self._nll(rows, mean, spread, scores) + divergence[:, None] / layout.n_cells
-        distance = nn.functional.pad(layout.gap(rows, mean) ** 2 / 2 * rows.present, (0, layout.n_categories))
+        least = (LOG_VARIANCE[0] + math.log(2 * math.pi)) / 2
+        distance = (layout.gap(rows, mean) ** 2 / 2 - least) * rows.present
+        distance = nn.functional.pad(distance, (0, layout.n_categories))
         return cells + distance, Rows(mean, layout.mode(scores))

@@ -1,0 +1,224 @@
+"""What remembered rows say of a new one: a diffusion model without training, and how it joins a trained one.
+
+For rows blurred by Gaussian noise of spread sigma the ideal denoiser is known: the mean of the rows, weighted
+by exp(-|x - row|^2 / 2 sigma^2) (Karras et al., "Elucidating the design space of diffusion-based generative
+models", NeurIPS 2022, arXiv 2206.00364, appendix B.3). How far it moves a row is sigma squared times the length of
+the score of the blurred data: it sees each neighbour that a network smooths over, and a network sees the
+structure between neighbours. A row's energy is the geometric mean of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lookalike.layout import Layout, Rows
+from lookalike.preprocessing import squash
+
+SIGMA = 0.5  # of the blur, on columns of unit spread
+BLIND = 0.1  # rows nearer than this are one: a row's own copy is no evidence for it
+POOL = 4096  # rows among which the trusted are looked for
+MISTRUSTED = 0.2  # of the pool
+NEIGHBOURS, GROUPS, GROUP = 5, 32, 16
+FLOOR = 1e-3  # of a usual energy, below which energies are not told apart
+CLIPPED = (0.02, 0.98)  # quantiles of logarithms of energies beyond which their spread is not measured
+CHUNK = 2048
+
+
+def scale_of(layout: Layout, rows: Rows) -> Tensor:
+    """Scale of each feature, (width,), on which two rows differ by one category as by one number, on average.
+
+    Indicators of levels with frequencies p are stretched by 1 / sqrt(1 - sum p^2).
+    """
+    features = layout.measure(rows)
+    alike = layout.sum_by_cell((features.double().mean(0) ** 2)[None])[0, layout.n_numbers :]
+    stretch = squash((1 - alike).clamp(min=1e-6).rsqrt().float())
+    ones = torch.ones(layout.n_numbers, device=stretch.device)
+    return layout.spread(torch.cat([ones, stretch])[None])[0]
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Between rows of x (n, k) and of y (m, k), shape (n, m)."""
+    return (x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * (x @ y.T)
+
+
+def trusted(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Which of these rows, (n, k), are to be remembered, (n,) bool.
+
+    A few anomalies that resemble each other vouch for each other. They are far from most rows and yet near
+    some: their place by the distance to sparse random groups of rows (Sugiyama and Borgwardt, "Rapid
+    distance-based outlier detection via sampling", NeurIPS 2013) is worse than by that to their nearest
+    neighbours. The fifth of the rows of which this is most so is left out; clean data lose little by it.
+    """
+    n = len(x)
+    if n < 2 * GROUP:
+        return torch.ones(n, dtype=torch.bool, device=x.device)
+    groups = torch.stack(
+        [torch.randperm(n, generator=generator, device=x.device)[:GROUP] for _ in range(GROUPS)]
+    )
+    near, far = torch.empty(n, device=x.device), torch.empty(n, device=x.device)
+    for start in range(0, n, CHUNK):
+        part = torch.arange(start, min(start + CHUNK, n), device=x.device)
+        distance = squared_distances(x[part], x).clamp(min=0).sqrt()
+        distance[torch.arange(len(part)), part] = torch.inf
+        near[part] = distance.topk(NEIGHBOURS, largest=False)[0].mean(1)
+        nearest = distance[:, groups].topk(3, largest=False)[0].mean(2)
+        far[part] = (nearest + 1e-3).log().mean(1)
+    worse = _normal_ranks(far) - _normal_ranks(near)
+    return worse <= worse.quantile(1 - MISTRUSTED)
+
+
+def _normal_ranks(values: Tensor) -> Tensor:
+    rank = values.argsort().argsort().double()
+    return torch.special.ndtri((rank + 0.5) / len(values))
+
+
+class Memory(nn.Module):
+    """The exact denoiser of remembered rows.
+
+    Parameters
+    ----------
+    layout : Layout
+    scale : Tensor of shape (width,)
+        Of the features.
+    rows : Tensor of shape (m, width)
+        Remembered features, scaled.
+    count : Tensor of shape (m,)
+        How many fitted rows each stands for.
+    """
+
+    scale: Tensor
+    rows: Tensor
+    count: Tensor
+    weight: Tensor
+    weight_without: Tensor
+
+    def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor) -> None:
+        super().__init__()
+        self.layout = layout
+        for name, tensor in (("scale", scale), ("rows", rows), ("count", count)):
+            self.register_buffer(name, tensor)
+        # Log-weights of each remembered row: as it stands, and for a row that may be one of those it stands for.
+        self.register_buffer("weight", count.log(), persistent=False)
+        self.register_buffer("weight_without", (count - 1).log().clamp(min=-1e9), persistent=False)
+
+    @classmethod
+    def learn(cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator) -> Memory:
+        """Remember up to `size` of the rows, those that can be trusted."""
+        scale = scale_of(layout, rows)
+        pool = torch.randperm(rows.n, generator=generator, device=rows.ids.device)[: max(POOL, size)]
+        x = layout.measure(rows.take(pool)) * scale
+        x = x[trusted(x, generator)]
+        leaders = _leaders(x)
+        first, count = leaders.unique(return_counts=True)
+        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float())
+
+    def place(self, rows: Rows) -> Tensor:
+        """Where rows stand, (n, width)."""
+        return self.layout.measure(rows) * self.scale
+
+    def draw(self, n: int, generator: torch.Generator) -> Rows:
+        """Draw rows of the blurred distribution."""
+        i = torch.randint(len(self.rows), (n,), generator=generator, device=self.rows.device)
+        noise = torch.randn(n, self.rows.shape[1], generator=generator, device=self.rows.device)
+        return self.layout.unmeasure((self.rows[i] + SIGMA * noise) / self.scale)
+
+    def energies(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Tell how odd each cell is, twice, (n, n_cells).
+
+        How far denoising moves it, squared; and how far it is, in the mean square, from the nearest remembered
+        rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain, Hezaveh and
+        Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593, section 3.2).
+        """
+        x = self.place(rows)
+        distance = squared_distances(x, self.rows)
+        weight = torch.where(distance > BLIND**2, self.weight, self.weight_without)
+        denoised = torch.softmax(weight - distance / (2 * SIGMA**2), 1) @ self.rows
+        # Where a row's own copy stands for no other, its weight is -1e9: it is the farthest.
+        reached = distance - weight.clamp(max=0)
+        k = min(NEIGHBOURS, len(self.rows))
+        nearest = self.rows[reached.topk(k, largest=False)[1]]
+        gaps = (x - denoised) ** 2, ((x[:, None] - nearest) ** 2).mean(1)
+        return tuple(self._cells(gap, rows.present) for gap in gaps)  # type: ignore[return-value]
+
+    def _cells(self, features: Tensor, present: Tensor) -> Tensor:
+        cells = self.layout.sum_by_cell(features)
+        d = self.layout.n_numbers
+        return torch.cat([cells[:, :d] * present, cells[:, d:]], 1)
+
+
+def _leaders(x: Tensor) -> Tensor:
+    """For each row the first row that stands for it: one nearer than `BLIND`, or itself; shape (n,)."""
+    leader = torch.arange(len(x), device=x.device)
+    close = torch.cat([squared_distances(part, x) <= BLIND**2 for part in x.split(CHUNK)])
+    close.fill_diagonal_(False)
+    free = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    for i in close.any(1).nonzero()[:, 0].tolist():
+        if free[i]:
+            led = close[i] & free
+            led[: i + 1] = False
+            leader[led] = i
+            free[led] = False
+    return leader
+
+
+class Blend(nn.Module):
+    """Several energies of a row as one: their geometric mean, each to a power, 1 for a usual row.
+
+    Parameters
+    ----------
+    usual : Tensor of shape (k,), float64
+        Of each energy.
+    power : Tensor of shape (k,), float64
+        They add up to 1.
+    """
+
+    usual: Tensor
+    power: Tensor
+
+    def __init__(self, usual: Tensor, power: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("usual", usual)
+        self.register_buffer("power", power)
+
+    @classmethod
+    def even(cls, k: int = 3) -> Blend:
+        """Equal powers of energies as they are."""
+        return cls(torch.ones(k, dtype=torch.float64), torch.full((k,), 1 / k, dtype=torch.float64))
+
+    @classmethod
+    def learn(cls, fitted: Sequence[Tensor], unseen: Sequence[Tensor]) -> Blend:
+        """Choose the powers, without labels.
+
+        Logarithms are brought to one spread, so that no energy drowns another. A model that explains the
+        rows it was fitted on better than others has learned them by heart, and loses its say: by 1 / (1 +
+        (gap / 2)^2), for a gap in units of the spread.
+
+        Parameters
+        ----------
+        fitted, unseen : sequence of Tensor of shape (n,), float64
+            Each energy of rows of the fit, and of rows that it has not seen; there may be none of these.
+        """
+        usual, power = [], []
+        for energy, other in zip(fitted, unseen, strict=True):
+            middle = energy.median().clamp(min=1e-12)
+            log, log_unseen = ((e + FLOOR * middle).log() for e in (energy, other))
+            low, high = log.quantile(torch.tensor(CLIPPED, dtype=log.dtype, device=log.device))
+            spread = log.clamp(low, high).std().clamp(min=1e-3)
+            gap = (log_unseen.median() - log.median()).clamp(min=0) / spread if len(other) else spread * 0
+            usual.append(middle)
+            power.append(1 / (spread * (1 + gap**2 / 4)))
+        total = torch.stack(power)
+        return cls(torch.stack(usual), total / total.sum())
+
+    def forward(self, *cells: Tensor) -> Tensor:
+        """Blend energies told cell by cell, k of shape (n, n_cells), to cells that add up to the blend."""
+        parts, logs = [], []
+        for energy, usual, power in zip(cells, self.usual, self.power, strict=True):
+            part = energy.double() + FLOOR * usual / energy.shape[1]
+            total = part.sum(1, keepdim=True)
+            parts.append(part * (power / total))
+            logs.append(power * (total / usual).log())
+        return sum(logs[1:], logs[0]).exp() * sum(parts[1:], parts[0])
