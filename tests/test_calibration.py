@@ -255,7 +255,7 @@ def test_false_discoveries_without_anomalies_are_exactly_the_rate():
         (([[0.1]],), r"p_values must have one dimension, got shape \(1, 1\)"),
         (([0.1], 0), r"fdr must lie in \(0, 1\), got 0"),
         (([0.1], 5), r"fdr must lie in \(0, 1\), got 5"),
-        (([0.1], 0.1, "bonferroni"), "method must be 'bh' or 'by', got 'bonferroni'"),
+        (([0.1], 0.1, "bonferroni"), "method must be 'bh', 'storey' or 'by', got 'bonferroni'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
