@@ -117,7 +117,7 @@ class Calibration:
                 f"{'these' if weights is None else 'the calibration'} rows are missing."
             )
         if weights is None or self.weights is None:
-            return (odder + 1.0) / (self.scores.size + 1.0)
+            return (odder.astype(np.float64) + 1.0) / (self.scores.size + 1.0)
         own = _weights(weights, values.size, "rows").reshape(values.shape)
         below = np.append(0.0, np.cumsum(self.weights))
         with np.errstate(invalid="ignore"):

@@ -102,7 +102,7 @@ class CrossConformal(Thresholded, OutlierMixin, BaseEstimator):
         self
         """
         Range(2, np.inf, whole=True).check("n_folds", self.n_folds)
-        rows = X if hasattr(X, "shape") else np.asarray(X)
+        rows = X.tocsr() if hasattr(X, "tocsr") else X if hasattr(X, "shape") else np.asarray(X)
         n = n_rows(rows)
         if n < self.n_folds:
             raise SchemaError(f"fit needs at least n_folds={self.n_folds} rows, got n_samples = {n}.")

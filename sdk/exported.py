@@ -205,10 +205,8 @@ def with_threshold(contents: Contents, exported: Exported, threshold: float) -> 
     about, (_, golden) = contents.document(KEY), golden_rows(contents, exported)
     # As the graph has it: a score that is no number is not normal.
     about["golden"]["outputs"]["label"] = np.where(golden["score"] - threshold >= 0, 1, -1).tolist()
-    changed = json.dumps({**about, "threshold": threshold})
-    return onnxfile.with_metadata(
-        onnxfile.with_default(contents.data, "threshold", threshold), {KEY: changed}
-    )
+    data = onnxfile.with_default(contents.data, "threshold", threshold)
+    return onnxfile.with_metadata(data, {KEY: json.dumps({**about, "threshold": threshold})})
 
 
 def golden_rows(contents: Contents, exported: Exported) -> tuple[dict[str, Array], dict[str, Array]]:

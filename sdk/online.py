@@ -4,11 +4,11 @@ References
 ----------
 A. Javanmard, A. Montanari. Online Rules for Control of False Discovery Rate and False Discovery Exceedance.
 Annals of Statistics 46(2), 2018 (LORD).
-A. Ramdas, F. Yang, M. Wainwright, M. Jordan. Online Control of the False Discovery Rate with Decaying Memory.
-NeurIPS 2017, arXiv:1710.00499 (LORD++: levels of which the sum is at most fdr times the alerts; and that rules
-which remember everything fall silent on long streams).
-E. Kronert, A. Celisse, D. Hattab. FDR Control for Online Anomaly Detection. arXiv:2312.01969, 2023 (windows, and
-how many calibration rows they take).
+A. Ramdas, F. Yang, M. Wainwright, M. Jordan. Online Control of the False Discovery Rate with Decaying
+Memory. NeurIPS 2017, arXiv:1710.00499 (LORD++: levels of which the sum is at most fdr times the alerts; and
+that rules which remember everything fall silent on long streams).
+E. Kronert, A. Celisse, D. Hattab. FDR Control for Online Anomaly Detection. 2023, arXiv:2312.01969 (windows,
+and how many calibration rows they take).
 A. Fisher. SAFFRON and LORD Ensure Online Control of the False Discovery Rate under Positive Dependence.
 arXiv:2110.08161, 2021.
 """
@@ -32,10 +32,10 @@ _FORMAT = 1
 class OnlineSelector:
     """Select anomalies from a stream of p-values; each decision is made at once and is final.
 
-    A row is an alert if p <= fdr * max(k, 1) / window, where k is how many of the `window` rows before it were
-    alerts: the threshold of Benjamini-Hochberg over a window, of which only the past is known. It is LORD++
-    with a spending sequence that is even over `window` rows, and begun anew after as many without an alert,
-    for rules that remember everything fall silent on long streams.
+    A row is an alert if p <= fdr * max(k, 1) / window, where k is how many of the `window` rows before it
+    were alerts: the threshold of Benjamini-Hochberg over a window, of which only the past is known. It is
+    LORD++ with a spending sequence that is even over `window` rows, and begun anew after as many without an
+    alert, for rules that remember everything fall silent on long streams.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def parts(data: Any, size: int) -> Iterator[Any]:
 
 def taken(data: Any, index: NDArray[np.int64]) -> Any:
     """Rows by their numbers, in the container they came in."""
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray) or hasattr(data, "tocsr"):  # as scipy's sparse matrices have it
         return data[index]
     if isinstance(data, (list, tuple)):
         return [data[i] for i in index]

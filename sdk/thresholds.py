@@ -84,7 +84,9 @@ class Thresholded:
         Without labels, no model of the anomalies' scores is needed. With F and F0 the shares of rows X and of
         normal rows below a threshold, and a prior q, anomalies caught are F - (1 - q) F0 of all rows. So the
         expected cost of a row is q miss - miss F + (miss + false_alarm) (1 - q) F0, in which F is counted
-        among X and F0 among the rows held out of the fit. Normal rows of X have to be like those.
+        among X and F0 among the n rows held out of the fit. Normal rows of X have to be like those, and costs
+        are known to about (miss + false_alarm) sqrt(F0 / n) only: where one mistake costs many times the
+        other, give labels.
         """
         self._check("score")
         asked = {
