@@ -17,6 +17,7 @@ import copy
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -225,11 +226,15 @@ class DriftMonitor:
             self = cls([0.0], state["alpha"], state["memory"], state["seed"])
             row = state["alarm_row"]
             self.n_rows, self.alarm_row = int(state["n_rows"]), None if row is None else int(row)
-            if not 0 < len(scores) <= self.memory or scores != sorted(scores):
-                raise ValueError("its scores are not sorted, or not as many as its memory holds")
+            ascending = all(a <= b for a, b in pairwise([*scores, math.inf]))
+            if not (ascending and 0 < len(scores) <= self.memory):
+                raise ValueError("its scores are not sorted, or more than its memory holds")
             if len(stakes) != len(self._stakes) or not all(0 <= stake < math.inf for stake in stakes):
                 raise ValueError("its stakes are not those of its bets")
-            self._scores, self._stakes, self._log_unit = scores, stakes, float(state["log_unit"])
+            unit = float(state["log_unit"])
+            if self.n_rows < 0 or not math.isfinite(unit):
+                raise ValueError("it holds what is no count, or no number")
+            self._scores, self._stakes, self._log_unit = scores, stakes, unit
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is not the state of a DriftMonitor: {error}.") from error
         return self
