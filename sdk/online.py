@@ -6,7 +6,7 @@ A. Javanmard, A. Montanari. Online Rules for Control of False Discovery Rate and
 Annals of Statistics 46(2), 2018 (LORD).
 A. Ramdas, F. Yang, M. Wainwright, M. Jordan. Online Control of the False Discovery Rate with Decaying
 Memory. NeurIPS 2017, arXiv:1710.00499 (LORD++: levels of which the sum is at most fdr times the alerts; and
-that rules which remember everything fall silent on long streams).
+that rules fall silent on long streams).
 E. Kronert, A. Celisse, D. Hattab. FDR Control for Online Anomaly Detection. 2023, arXiv:2312.01969 (windows,
 and how many calibration rows they take).
 A. Fisher. SAFFRON and LORD Ensure Online Control of the False Discovery Rate under Positive Dependence.
@@ -32,42 +32,46 @@ _FORMAT = 1
 class OnlineSelector:
     """Select anomalies from a stream of p-values; each decision is made at once and is final.
 
-    A row is an alert if p <= fdr * max(k, 1) / window, where k is how many of the `window` rows before it
-    were alerts: the threshold of Benjamini-Hochberg over a window, of which only the past is known. It is
-    LORD++ with a spending sequence that is even over `window` rows, and begun anew after as many without an
-    alert, for rules that remember everything fall silent on long streams.
+    LORD++ with even spending: there is `fdr` to spend on the first `window` rows, and each alert but the
+    first pays for as much on the `window` rows after it. So a row is an alert if p <= fdr * k / window, where
+    k is about the number of alerts among the `window` rows before it: the threshold of Benjamini-Hochberg, of
+    which only the past is known.
 
     Parameters
     ----------
     fdr : float
-        In (0, 1): the share of alerts that may be false.
+        In (0, 1): the false discovery rate, the expected share of normal rows among the alerts.
     window : int
-        How many rows are remembered. No p-value is below 1 / (n + 1) for n calibration rows, so a lonely
-        anomaly can be an alert only if n + 1 >= window / fdr: 2,000 rows for the defaults. The longer it is,
-        the fewer false alerts in quiet stretches.
+        How long an alert pays. No p-value is below 1 / (n + 1) for n calibration rows, so nothing is found if
+        it is above fdr * (n + 1); half of that is a good choice, 100 for 4,000 rows at the default rate.
+        Where anomalies are found less often than once in `window` rows all is spent in the end, and the
+        selector falls silent.
+    revive : bool
+        Begin anew when silent, with `fdr` to spend. Rare anomalies are then found too, at the price of a
+        false alert in every window / fdr quiet rows. False keeps the rate over the whole stream; begin anew
+        yourself, with a new selector every day, and it is kept in each day.
 
     Attributes
     ----------
     n_rows, n_alerts : int
         So far.
+    silent : bool
+        Whether all is spent, so that no row to come can be an alert.
 
     Notes
     -----
     What is proven. If a normal row's p-value is at most a with probability at most a given the rows before,
-    for every a, then at any time
-
-        E[false alerts] <= fdr * E[alerts + quiet rows / window],
-
-    a quiet row being one with no alert among the `window` rows before it. For each level is known before its
-    row, and the sum of the levels is at most what stands in brackets. So where alerts come steadily the share
-    of false ones is at most `fdr` (in the ratio of means), and in silence there is one false alert in
-    window / fdr rows. No rule of bounded memory can do without the second: where all is normal every alert is
-    false.
+    for every a, then E[false alerts] <= fdr * E[max(alerts, 1)] at any time, for the levels are known before
+    their rows and sum to at most that; if the p-values are independent too, the false discovery rate is at
+    most `fdr` after any number of rows (Ramdas et al. 2017). With ``revive=True`` the first holds from one
+    beginning to the next: all in all E[false alerts] <= fdr * E[alerts + beginnings without an alert].
 
     What is measured. P-values of one calibration set are not independent: all are a little low where its
-    lowest rows happen to be not so low. Over many calibration sets the bound held in our simulations, for the
-    default window with 2,000 to 5,000 calibration rows; with one set the share strays, as that of
-    `Calibration.threshold` does.
+    lowest rows happen to be not so low. Over many calibration sets of 2,000 rows the bounds held in our
+    simulations, and on real tables (benchmarks/decisions.py); with one set the share strays.
+
+    No rule can do without one or the other: where all rows are normal every alert is false, so a rule with
+    bounded memory must either raise some of these or fall silent.
 
     Examples
     --------
@@ -79,26 +83,35 @@ class OnlineSelector:
     [True, False]
     """
 
-    def __init__(self, fdr: float = 0.05, window: int = 100) -> None:
+    def __init__(self, fdr: float = 0.05, window: int = 100, revive: bool = False) -> None:
         if not 0 < fdr < 1:
             raise ValueError(f"fdr must lie in (0, 1), got {fdr}.")
         Range(1, math.inf, whole=True).check("window", window)
-        self.fdr, self.window = float(fdr), int(window)
+        self.fdr, self.window, self.revive = float(fdr), int(window), bool(revive)
         self.n_rows = self.n_alerts = 0
-        self._recent: deque[int] = deque()  # the numbers of the alerts among the last `window` rows
+        self._began, self._alerted = 0, False  # where spending began, and whether there was an alert since
+        self._paying: deque[int] = deque()  # the rows of alerts that pay: those of the last `window`
 
     def __repr__(self) -> str:
         return (
             f"<OnlineSelector of fdr={self.fdr:g}, window={self.window}: {self.n_alerts:,} alerts among "
-            f"{self.n_rows:,} rows>"
+            f"{self.n_rows:,} rows{', silent' if self.silent else ''}>"
         )
 
     @property
     def level(self) -> float:
         """What the next p-value must not exceed to be an alert."""
-        while self._recent and self._recent[0] < self.n_rows - self.window:
-            self._recent.popleft()
-        return self.fdr * max(len(self._recent), 1) / self.window
+        while self._paying and self._paying[0] < self.n_rows - self.window:
+            self._paying.popleft()
+        payers = len(self._paying) + (self.n_rows < self._began + self.window)
+        if not payers and self.revive:
+            self._began, self._alerted, payers = self.n_rows, False, 1
+        return self.fdr * payers / self.window
+
+    @property
+    def silent(self) -> bool:
+        """Whether all is spent, so that no row to come can be an alert."""
+        return self.level == 0
 
     def select(self, p_values: ArrayLike) -> NDArray[np.bool_]:
         """Decide on the next rows of the stream.
@@ -115,10 +128,13 @@ class OnlineSelector:
         p = checked_p_values(p_values)
         alerts = np.zeros(p.size, dtype=np.bool_)
         for i, value in enumerate(p.tolist()):
-            if value <= self.level:
+            level = self.level
+            if level and value <= level:  # a p-value of 0 is no alert where all is spent
                 alerts[i] = True
-                self._recent.append(self.n_rows)
                 self.n_alerts += 1
+                if self._alerted:  # the first is paid by what there was to begin with
+                    self._paying.append(self.n_rows)
+                self._alerted = True
             self.n_rows += 1
         return alerts
 
@@ -128,9 +144,12 @@ class OnlineSelector:
             "format": _FORMAT,
             "fdr": self.fdr,
             "window": self.window,
+            "revive": self.revive,
             "n_rows": self.n_rows,
             "n_alerts": self.n_alerts,
-            "recent": list(self._recent),
+            "began": self._began,
+            "alerted": self._alerted,
+            "paying": list(self._paying),
         }
 
     @classmethod
@@ -145,12 +164,13 @@ class OnlineSelector:
         try:
             if state["format"] != _FORMAT:
                 raise ValueError(f"format {state['format']!r} is not {_FORMAT}")
-            self = cls(state["fdr"], state["window"])
+            self = cls(state["fdr"], state["window"], state["revive"])
             self.n_rows, self.n_alerts = int(state["n_rows"]), int(state["n_alerts"])
-            recent = [int(row) for row in state["recent"]]
-            if recent != sorted(set(recent)) or not all(0 <= row < self.n_rows for row in recent):
+            self._began, self._alerted = int(state["began"]), bool(state["alerted"])
+            paying = [int(row) for row in state["paying"]]
+            if paying != sorted(set(paying)) or not all(0 <= row < self.n_rows for row in paying):
                 raise ValueError("its alerts are no rows of the stream")
-            self._recent = deque(recent)
+            self._paying = deque(paying)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is not the state of an OnlineSelector: {error}.") from error
         return self
