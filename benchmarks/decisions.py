@@ -104,7 +104,7 @@ def report(name: str, tables: dict[str, list[dict[str, Any]]], seeds: int) -> li
     large = [found for found in every if found["n"] >= 1000]
     lines.append("")
     for share in SHARES:
-        lines.append(line(f"mean, {share:.0%}", "all", every, share, ""))
+        lines.append(line(f"mean, {share:.0%}", "all", every, share, "").rstrip())
     for share in SHARES:
         lines.append(line(f"mean, {share:.0%}", ">=1000", large, share, ""))
     errors = [
