@@ -91,7 +91,7 @@ def line(name: str, n: str, rows: list[dict[Any, Any]], share: float, deviation:
     for rule in RULES:
         false, power = 100 * np.mean([row[share, rule] for row in rows], axis=0)
         cells.append(f"{false:6.1f}{power:7.1f}")
-    return f"{name:16s}{n:>6s}  " + "  ".join(cells) + f"{deviation:>9s}"
+    return (f"{name:16s}{n:>6s}  " + "  ".join(cells) + f"{deviation:>9s}").rstrip()
 
 
 def report(name: str, tables: dict[str, list[dict[str, Any]]], seeds: int) -> list[str]:
@@ -104,7 +104,7 @@ def report(name: str, tables: dict[str, list[dict[str, Any]]], seeds: int) -> li
     large = [found for found in every if found["n"] >= 1000]
     lines.append("")
     for share in SHARES:
-        lines.append(line(f"mean, {share:.0%}", "all", every, share, "").rstrip())
+        lines.append(line(f"mean, {share:.0%}", "all", every, share, ""))
     for share in SHARES:
         lines.append(line(f"mean, {share:.0%}", ">=1000", large, share, ""))
     errors = [
