@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lookalike._version import __version__
 
 if TYPE_CHECKING:
+    from lookalike.calibration import Calibration as Calibration
     from lookalike.calibration import select as select
     from lookalike.columns import Ignored as Ignored
+    from lookalike.crossfit import CrossConformal as CrossConformal
+    from lookalike.drift import DriftMonitor as DriftMonitor
+    from lookalike.drift import density_ratio as density_ratio
     from lookalike.errors import ArtifactError as ArtifactError
     from lookalike.errors import ConditionError as ConditionError
     from lookalike.errors import DeviceError as DeviceError
@@ -35,13 +39,16 @@ if TYPE_CHECKING:
     from lookalike.measured import Datetime as Datetime
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
+    from lookalike.online import OnlineSelector as OnlineSelector
     from lookalike.plotting import plot_loss as plot_loss
     from lookalike.plotting import plot_marginals as plot_marginals
     from lookalike.plotting import plot_scores as plot_scores
     from lookalike.schema import Schema as Schema
 
 _MODULES = {
-    "calibration": ("select",),
+    "calibration": ("Calibration", "select"),
+    "crossfit": ("CrossConformal",),
+    "drift": ("DriftMonitor", "density_ratio"),
     "errors": (
         "ArtifactError",
         "ConditionError",
@@ -58,6 +65,7 @@ _MODULES = {
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
+    "online": ("OnlineSelector",),
     "plotting": ("plot_loss", "plot_marginals", "plot_scores"),
     "schema": ("Schema",),
 }

@@ -30,6 +30,7 @@ What would have no columns, such as the ``ids`` of a table of numbers, is no inp
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike import onnxfile
 from lookalike.calibration import Calibration
 from lookalike.errors import ArtifactError
 from lookalike.feeding import input_names
@@ -186,6 +188,25 @@ def _kind(value: Value) -> tuple[str, tuple[int | str | None, ...]]:
     """Type and shape of a row. What has no rows has no kind."""
     rows = value.dims[:1] and not isinstance(value.dims[0], int)
     return (value.dtype, value.dims[1:]) if rows else (value.dtype, (-1,))
+
+
+def with_threshold(contents: Contents, exported: Exported, threshold: float) -> bytes:
+    """Change the threshold of a file of task "score": in its graph, its metadata and its golden rows.
+
+    Returns
+    -------
+    bytes
+        A sealed file, whose labels follow the new threshold whatever runs it.
+    """
+    require(
+        [v for v in contents.optional if v.name == "threshold"] == [Value("threshold", "float64", ())],
+        f"{contents.name} has no threshold in its graph",
+    )
+    about, (_, golden) = contents.document(KEY), golden_rows(contents, exported)
+    # As the graph has it: a score that is no number is not normal.
+    about["golden"]["outputs"]["label"] = np.where(golden["score"] - threshold >= 0, 1, -1).tolist()
+    data = onnxfile.with_default(contents.data, "threshold", threshold)
+    return onnxfile.with_metadata(data, {KEY: json.dumps({**about, "threshold": threshold})})
 
 
 def golden_rows(contents: Contents, exported: Exported) -> tuple[dict[str, Array], dict[str, Array]]:

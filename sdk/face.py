@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike import noise
-from lookalike.calibration import Calibration
 from lookalike.columns import Encoded, Ignored
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.explanation import Explanation
@@ -18,6 +17,7 @@ from lookalike.filling import Holes, fill
 from lookalike.parameters import Range
 from lookalike.schema import Schema, Table
 from lookalike.streaming import parts, streamed
+from lookalike.thresholds import Thresholded
 
 ENCODED = 65_536  # rows encoded at once
 
@@ -25,7 +25,7 @@ Known = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """Where numbers and where categories are given: shapes (n, n_numbers) and (n, n_categories)."""
 
 
-class Face:
+class Face(Thresholded):
     """Score, explain, generate and impute, by the few methods at the end that a subclass has to give.
 
     Methods that score take an iterator of tables too, such as batches of a file, and then yield the result of
@@ -33,8 +33,6 @@ class Face:
     """
 
     schema_: Schema
-    calibration_: Calibration
-    offset_: float
 
     # ---- scoring ---------------------------------------------------------------------------------------
 
@@ -77,6 +75,7 @@ class Face:
 
         With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
         calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
+        `set_threshold` sets another rule.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 

@@ -115,6 +115,20 @@ def normals(seed: int, start: int, n: int, width: int) -> NDArray[np.float64]:
     return _draw(seed, _NORMAL, start, n, width, np.float64, lambda words: _normal_quantile(_uniform(words)))
 
 
+def folds(seed: int, n: int, n_folds: int) -> NDArray[np.int64]:
+    """Deal n rows into folds of equal size, but for one row, at random.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        The fold of each row, from 0.
+    """
+    order = np.argsort(uniforms(seed, 0, n, 1)[:, 0], kind="stable")
+    dealt = np.empty(n, np.int64)
+    dealt[order] = np.arange(n) % n_folds
+    return dealt
+
+
 def rows(
     seed: int, start: int, n: int, n_normals: int, n_uniforms: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,59 @@ def with_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
         start = end
     body = b"".join([*parts, *(_entry(key, value) for key, value in entries.items())])
     return body + _entry(DIGEST_KEY, hashlib.sha256(body).hexdigest())
+
+
+def with_default(data: bytes, name: str, value: float) -> bytes:
+    """Change the default of an input that is one float64.
+
+    Parameters
+    ----------
+    data : bytes
+        A file, of which the seal is lost: `with_metadata` seals it again.
+    name : str
+        One of `Contents.optional`, of shape ().
+    value : float
+
+    Returns
+    -------
+    bytes
+    """
+    reader, view, parts, start, found = Reader(), memoryview(data), [], 0, 0
+    for number, _, graph, end in reader.fields(view):
+        if number == _GRAPH:
+            inside, begin = [], 0
+            for kind, _, tensor, stop in reader.fields(graph):
+                part = graph[begin:stop]
+                if kind == _INITIALIZER and _tensor_name(reader, tensor) == name:
+                    part, found = memoryview(protobuf.field(_INITIALIZER, _scalar(name, value))), found + 1
+                inside.append(part)
+                begin = stop
+            parts += [memoryview(protobuf.header(_GRAPH, sum(map(len, inside)))), *inside]
+        else:
+            parts.append(view[start:end])
+        start = end
+    if found != 1:
+        raise ValueError(f"the graph has no single initializer {name!r}.")
+    return b"".join(parts)
+
+
+# Numbers of fields in onnx.proto: of a model, of a graph, and of a tensor.
+_GRAPH, _INITIALIZER = 7, 5
+_DATA_TYPE, _TENSOR_NAME, _RAW_DATA = 2, 8, 9
+_FLOAT64 = 11
+
+
+def _tensor_name(reader: Reader, tensor: memoryview) -> str:
+    return next((protobuf.text(v) for n, _, v, _ in reader.fields(tensor) if n == _TENSOR_NAME), "")
+
+
+def _scalar(name: str, value: float) -> bytes:
+    """A tensor without dimensions."""
+    return (
+        bytes([_DATA_TYPE << 3 | protobuf.VARINT, _FLOAT64])
+        + protobuf.field(_TENSOR_NAME, name.encode())
+        + protobuf.field(_RAW_DATA, struct.pack("<d", value))
+    )
 
 
 def _entry(key: str, value: str) -> bytes:

@@ -20,9 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike import noise, onnxfile
+from lookalike.archive import atomic_write
 from lookalike.calibration import Calibration
 from lookalike.errors import ArtifactError, SchemaError
-from lookalike.exported import DRAWN, EXPLANATION, TASKS, Exported, golden_rows, read_exported
+from lookalike.exported import (
+    DRAWN,
+    EXPLANATION,
+    TASKS,
+    Exported,
+    golden_rows,
+    read_exported,
+    with_threshold,
+)
 from lookalike.face import Face, Known
 from lookalike.feeding import FILLED, feed, with_width
 from lookalike.levelled import Levelled
@@ -126,7 +135,7 @@ class Model(Face):
 
     Methods are those of the estimator that was exported, with the same tables, results and errors. A file has
     one task: "score" (`score_samples`, `decision_function`, `predict`, `anomaly_score`, `p_values`,
-    `explain`), "generate" or "impute". One model may be used by several threads at a time.
+    `explain`, `set_threshold`), "generate" or "impute". One model may be used by several threads at a time.
 
     Attributes
     ----------
@@ -151,7 +160,7 @@ class Model(Face):
         self._opening = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reload, (self._contents.data, self._options)
+        return _reload, (self._data(), self._options)
 
     def __repr__(self) -> str:
         return f"<{self._exported.estimator} exported to {TASKS[self.task]}, on {self._session.provider}>"
@@ -172,6 +181,41 @@ class Model(Face):
         if not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
             raise ValueError(f"threshold must be a finite number, got {threshold!r}.")
         return np.where(self.score_samples(X) < float(threshold), -1, 1)
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write the file anew, with the threshold that `set_threshold` has set, whole or not at all.
+
+        The graph's own threshold, the metadata and the golden rows change together, so labels are the same
+        in onnxruntime alone. All else stays as it was exported. The new file is opened and verified before
+        it is written.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            May be that of the file which was loaded.
+
+        Returns
+        -------
+        str
+            SHA-256 of the file; ``runtime.load(path, sha256=...)`` then accepts this file alone.
+
+        Raises
+        ------
+        ArtifactError
+            If the new file does not give what it should: nothing is then written.
+        """
+        data = self._data()
+        new = load(data, max_bytes=len(data), device="cpu", max_memory=self._options["max_memory"])
+        new.verify()
+        with atomic_write(path) as file:
+            file.write(data)
+        return new._contents.sha256
+
+    def _data(self) -> bytes:
+        """The file with the threshold of now."""
+        if self.offset_ == self._exported.threshold:
+            return self._contents.data
+        return with_threshold(self._contents, self._exported, float(self.offset_))
 
     def info(self) -> Info:
         """Tell what the file holds and where it runs.
@@ -406,7 +450,8 @@ def _gaps(
             sides = (found["p_value"], wanted["p_value"])
             gaps["p_value"][np.logical_and(*((low <= p) & (p <= high) for p in sides))] = 0.0
         if "label" in gaps:
-            gaps["label"][np.abs(scores - model.offset_) <= slack] = 0.0
+            # Those of the file: a threshold set since then is not in its graph.
+            gaps["label"][np.abs(scores - model._exported.threshold) <= slack] = 0.0
     return gaps
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from numpy.typing import NDArray
 
 from lookalike.values import has_rows
 
@@ -51,3 +52,24 @@ def parts(data: Any, size: int) -> Iterator[Any]:
         return
     for start in range(0, n_rows(data), size):
         yield rows_of(data, start, start + size)
+
+
+def taken(data: Any, index: NDArray[np.int64]) -> Any:
+    """Rows by their numbers, in the container they came in."""
+    if isinstance(data, np.ndarray) or hasattr(data, "tocsr"):  # as scipy's sparse matrices have it
+        return data[index]
+    if isinstance(data, (list, tuple)):
+        return [data[i] for i in index]
+    if isinstance(data, Mapping):
+        return {name: taken(column, index) if has_rows(column) else column for name, column in data.items()}
+    if hasattr(data, "take") and hasattr(data, "to_pylist"):  # of Arrow, where narwhals knows no batches
+        return data.take(index)
+    return nw.from_native(data, eager_only=True, allow_series=True)[index].to_native()
+
+
+def joined(tables: Sequence[Any]) -> Any:
+    """Tables of one kind, arrays or frames, below each other."""
+    if isinstance(tables[0], (np.ndarray, list, tuple)):
+        return np.concatenate([np.asarray(table) for table in tables])
+    frames = [nw.from_native(table, eager_only=True) for table in tables]
+    return nw.concat(frames).to_native()

@@ -205,6 +205,18 @@ def test_selection_agrees_with_its_definition(p, fdr):
 
 
 @settings(deadline=None)
+@given(p_arrays, rates)
+def test_storeys_selection_agrees_with_its_definition(p, fdr):
+    mask = select(p, fdr, "storey")
+    share = (1 + np.sum(p > 0.5)) / (len(p) * 0.5)  # of normal rows, estimated
+    estimate = np.array([share * t * len(p) / np.sum(p <= t) for t in p])
+    assert not (mask & (p > max(p[(p <= 0.5) & (estimate <= fdr * (1 + 1e-12))], default=-1))).any()
+    assert mask[p <= max(p[(p <= 0.5) & (estimate <= fdr * (1 - 1e-12))], default=-1)].all()
+    if share <= 1:
+        assert (select(p, fdr)[p <= 0.5] <= mask[p <= 0.5]).all()
+
+
+@settings(deadline=None)
 @given(p_arrays, rates, st.data())
 def test_selection_is_monotone(p, fdr, data):
     mask = select(p, fdr)
@@ -240,6 +252,29 @@ def test_false_discoveries_keep_the_rate(fdr):
     assert by_found <= found
 
 
+@pytest.mark.parametrize("n_odd", [4, 100, 160])
+def test_storey_keeps_the_rate_too_and_finds_more_where_anomalies_are_many(n_odd):
+    share, error, found = simulate(1000, 200 - n_odd, n_odd, 0.1, "storey", 400)
+    assert share <= 0.1 + 3 * error
+    bh_share, bh_error, bh_found = simulate(1000, 200 - n_odd, n_odd, 0.1, "bh", 400)
+    assert bh_share <= 0.1 * (1 - n_odd / 200) + 3 * bh_error
+    if n_odd >= 100:
+        assert found > bh_found + 0.02
+        assert share > 0.08  # the rate is used up, of which Benjamini-Hochberg leaves the share of anomalies
+
+
+def test_a_share_of_the_rows_is_no_rate():
+    """What contamination=0.1 raises: of anomalies that are few most alerts are false."""
+    rng = np.random.default_rng(3)
+    calibration, scores = Calibration(rng.normal(size=2000)), rng.normal(size=2000)
+    scores[:20] -= 6
+    guess = scores < np.percentile(scores, 10)
+    assert guess[20:].sum() / guess.sum() > 0.85
+    mask = select(calibration.p_values(scores), 0.1)
+    assert mask[20:].sum() / mask.sum() < 0.2
+    assert mask[:20].all()
+
+
 def test_false_discoveries_without_anomalies_are_exactly_the_rate():
     # With continuous scores, and fdr * (n + 1) / n_rows a whole number, the rate is met with equality. All
     # rows are normal, so any selection at all is false, and one must happen in a tenth of the draws.
@@ -255,7 +290,7 @@ def test_false_discoveries_without_anomalies_are_exactly_the_rate():
         (([[0.1]],), r"p_values must have one dimension, got shape \(1, 1\)"),
         (([0.1], 0), r"fdr must lie in \(0, 1\), got 0"),
         (([0.1], 5), r"fdr must lie in \(0, 1\), got 5"),
-        (([0.1], 0.1, "bonferroni"), "method must be 'bh' or 'by', got 'bonferroni'"),
+        (([0.1], 0.1, "bonferroni"), "method must be 'bh', 'storey' or 'by', got 'bonferroni'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

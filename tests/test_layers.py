@@ -33,6 +33,7 @@ MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models"
 FITTING = {
     "parameters",
     "streaming",
+    "thresholds",
     "filling",
     "explanation",
     "face",
@@ -71,15 +72,21 @@ PLACES = {
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "parameters": Place({"errors"}, set()),
+    "thresholds": Place({"errors", "calibration", "parameters"}, NUMPY),
+    "online": Place({"errors", "calibration", "parameters"}, NUMPY),
+    "drift": Place({"errors", "noise", "calibration", "parameters", "streaming"}, FRAMES),
+    "crossfit": Place(
+        {"errors", "noise", "calibration", "parameters", "streaming", "thresholds", "values"}, TRAIN
+    ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
-    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
+    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters", "thresholds"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
         DATA
         | EXPORTED
-        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"}
-        | {"exported"},
+        | {"archive", "streaming", "filling", "explanation", "parameters", "thresholds", "vetting", "face"}
+        | {"session", "exported"},
         FRAMES,
     ),
     # Models, without tables
