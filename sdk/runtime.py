@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lookalike import noise, onnxfile
 from lookalike.calibration import Calibration
+from lookalike.columns import Encoded
 from lookalike.errors import ArtifactError, SchemaError
 from lookalike.exported import DRAWN, EXPLANATION, TASKS, Exported, golden_rows, read_exported
 from lookalike.face import Face, Known
@@ -28,6 +29,7 @@ from lookalike.feeding import FILLED, feed, with_width
 from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
+from lookalike.replacing import Cells
 from lookalike.schema import Schema, Table
 from lookalike.session import CPU, DEVICES, MAX_MEMORY, Feeds, Session
 from lookalike.streaming import streamed
@@ -272,15 +274,20 @@ class Model(Face):
     def _given(self, table: Table) -> Any:
         if self._core or not len(table):
             return table
-        arrays = {}
-        for column, cells in zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True):
-            if isinstance(column, Levelled):  # what is not given has no id, and goes as missing
-                tensor = column.tensor(np.where(cells < 0, column.blank, cells))
-            elif column.port.type == "float64":
-                tensor = column.tensor(cells)
-            else:
-                tensor = column.feed(column.decode(cells), True)
-            arrays[self._exported.names[column.name]] = tensor
+        columns = zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True)
+        return _Tensors(
+            {self._exported.names[column.name]: _tensor(column, cells) for column, cells in columns}
+        )
+
+    def _replaced(self, rows: Any, new: Table, cells: Cells) -> Any:
+        if self._core:
+            return super()._replaced(rows, new, cells)
+        arrays = dict(rows.arrays)
+        columns = zip(self._modelled(), [*new.numbers.T, *new.ids.T], [*cells[0].T, *cells[1].T], strict=True)
+        for column, values, there in columns:
+            if there.any():
+                name = self._exported.names[column.name]
+                arrays[name] = np.where(there, _tensor(column, values), arrays[name])
         return _Tensors(arrays)
 
     def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
@@ -357,6 +364,13 @@ class _Tensors:
     def part(self, start: int, stop: int) -> dict[str, Array]:
         whole = stop - start == len(self)
         return self.arrays if whole else _slices(self.arrays, slice(start, stop))
+
+
+def _tensor(column: Encoded, cells: Array) -> Array:
+    """Encoded cells as the input of a graph; what has no id goes as missing."""
+    if isinstance(column, Levelled):
+        return column.tensor(np.where(cells < 0, column.blank, cells))
+    return column.tensor(cells) if column.port.type == "float64" else column.feed(column.decode(cells), True)
 
 
 def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:
