@@ -61,15 +61,14 @@ class Explanation:
 
     def order(self) -> NDArray[np.int64]:
         """Positions in `columns`, the most to blame first, shape (n_rows, n_columns)."""
-        falls = np.where(np.isnan(self.falls), -np.inf, self.falls)
-        return np.lexsort((-self.shares, -falls), axis=1)
+        return ranked(self.falls, self.shares)
 
     def _top(self, k: int, n: int) -> list[list[tuple[Any, float, Any, Any]]]:
         order = self.order()[:n, :k]
         names = [self.columns[j] for j in np.unique(order)]
         wanted = [member for name in names for member in self.groups.get(name, [name])]
-        seen = self._cells(rows_of(self.observed, 0, n), wanted, self.names[0])
-        usual = self._cells(rows_of(self.expected, 0, n), wanted, self.names[1])
+        seen = cells_of(rows_of(self.observed, 0, n), wanted, self.names[0])
+        usual = cells_of(rows_of(self.expected, 0, n), wanted, self.names[1])
         return [
             [
                 (
@@ -88,15 +87,6 @@ class Explanation:
             return {member: cells[member][i] for member in self.groups[name]}
         return cells[name][i]
 
-    @staticmethod
-    def _cells(table: Any, wanted: Iterable[Any], order: Sequence[Any]) -> dict[Any, list[Any]]:
-        """Columns as Python objects; those of a table without these names are told by their order."""
-        frame = open_frame(table)
-        position = {name: i for i, name in enumerate(frame.names)}
-        if frame.container == "numpy" or position.keys().isdisjoint(order):
-            position = {name: i for i, name in enumerate(order)}
-        return {name: to_objects(frame.column(position[name])) for name in wanted}
-
     def __repr__(self) -> str:
         n, many = len(self.shares), len(self.columns)
         lines = [f"Explanation of {n} row{'s'[: n != 1]} by {many} column{'s'[: many != 1]}"]
@@ -110,6 +100,20 @@ class Explanation:
         if n > _SHOWN_ROWS:
             lines.append(f"  ... and {n - _SHOWN_ROWS} more")
         return "\n".join(lines)
+
+
+def ranked(falls: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Columns of each row by falls; those without one follow, by shares."""
+    return np.lexsort((-shares, -np.where(np.isnan(falls), -np.inf, falls)), axis=1)
+
+
+def cells_of(table: Any, wanted: Iterable[Any], order: Sequence[Any]) -> dict[Any, list[Any]]:
+    """Columns as Python objects; those of a table without these names are told by their order."""
+    frame = open_frame(table)
+    position = {name: i for i, name in enumerate(frame.names)}
+    if frame.container == "numpy" or position.keys().isdisjoint(order):
+        position = {name: i for i, name in enumerate(order)}
+    return {name: to_objects(frame.column(position[name])) for name in wanted}
 
 
 def _fall(fall: float) -> str:

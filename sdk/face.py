@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from lookalike import noise
 from lookalike.calibration import Calibration
 from lookalike.columns import Encoded, Ignored
-from lookalike.errors import ConditionError, SchemaError
-from lookalike.explanation import Explanation, Groups, units
+from lookalike.counterfactual import Counterfactual, Search
+from lookalike.errors import ConditionError, SchemaError, did_you_mean
+from lookalike.explanation import Explanation, Groups, ranked, units
 from lookalike.filling import Holes, fill
 from lookalike.parameters import Range
-from lookalike.replacing import Cells, put, replace
+from lookalike.replacing import Cells, put, replace, split
 from lookalike.schema import Schema, Table
 from lookalike.streaming import parts, streamed
 
 ENCODED = 65_536  # rows encoded at once
 TESTED = 6  # columns that `explain` replaces: three energies each, and one for the shares
+# By so much a counterfactual scores better than it has to: a column of float32 rounds what is put in it.
+MARGIN = 1e-5
 
 Known = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """Where numbers and where categories are given: shapes (n, n_numbers) and (n, n_categories)."""
@@ -149,6 +152,80 @@ class Face:
             (schema.names, shown),
         )
 
+    @streamed
+    def counterfactual(
+        self,
+        X: Any,
+        *,
+        max_columns: int = 5,
+        fixed: Sequence[Any] = (),
+        n_draws: int = 16,
+        imputer: Face | None = None,
+        random_state: noise.RandomState = None,
+    ) -> Counterfactual:
+        """Find the nearest normal rows: what would have to be otherwise for each row not to be an anomaly.
+
+        The columns to blame are hidden one after the other and drawn anew given the rest, until a draw scores
+        at least `offset_`; of such draws the nearest is taken, and what need not change goes back.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
+            As of `score_samples`.
+        max_columns : int
+            Columns of a row that may change.
+        fixed : sequence of column names
+            What must not change.
+        n_draws : int
+            Draws for each column that is hidden. More of them find nearer rows.
+        imputer : model, optional
+            What draws; a fitted estimator does it itself, an exported file that scores needs one exported
+            from the same estimator to impute.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        Counterfactual
+            `rows` like X, `changed` (n_rows, n_columns), `scores`, and which are `normal`. Rows that are
+            normal come back as they are; those that could not be made normal with the best scores found.
+
+        Raises
+        ------
+        SchemaError
+            As `score_samples`, or if a fixed column is not modelled.
+        ArtifactError
+            If an exported file that scores is given no imputer.
+        """
+        self._check("score")
+        drawing = self._imputer(imputer)
+        for name, value in (("max_columns", max_columns), ("n_draws", n_draws)):
+            Range(1, math.inf, whole=True).check(name, value)
+        schema, names = self.schema_, [column.name for column in self._modelled()]
+        for name in fixed:
+            if name not in names:
+                advice = did_you_mean(name, names)
+                raise SchemaError(f"fixed holds {name!r}, which is not a column that is modelled.{advice}")
+        free = np.array([name not in set(fixed) for name in names])
+        seed, table = noise.seed_from(random_state), schema.encode(X, owner=self._owner)
+        before = self.score_samples(X)
+        changed = np.zeros((len(table), len(names)), dtype=bool)
+        found = Table(table.numbers.copy(), table.ids.copy())
+        goal = self.offset_ + MARGIN * max(abs(self.offset_), 1.0)
+        for first, rows in self._parts(X):
+            odd = first + np.flatnonzero(before[first : first + len(rows)] < self.offset_)
+            if not len(odd):
+                continue
+            rows = rows.rows(odd - first)
+            shares, expected = self._shares(rows, first)
+            falls, _ = replace(self, rows, first, shares, expected, np.eye(len(names), dtype=bool), TESTED)
+            search = Search(self, drawing, rows, table.rows(odd), goal, max_columns, free, n_draws, seed)
+            blame = -np.argsort(ranked(falls, shares), axis=1).astype(np.float64)
+            new, changed[odd] = search.run(blame)
+            found.numbers[odd], found.ids[odd] = new.numbers, new.ids
+        nearest = fill(X, schema, found, split(changed, schema))
+        scores = self.score_samples(nearest) if changed.any() else before
+        return Counterfactual(nearest, names, changed, scores, before, self.offset_, X, schema.names)
+
     def _modelled(self) -> list[Encoded]:
         """The columns the model sees, in the order of its layout."""
         return [*self.schema_.number_columns, *self.schema_.category_columns]
@@ -270,6 +347,15 @@ class Face:
     def _given(self, table: Table) -> Any:
         """Turn a table of conditions into what `_complete` takes."""
         return table
+
+    def _imputer(self, imputer: Face | None) -> Face:
+        """What draws for `counterfactual`."""
+        if imputer is None:
+            return self
+        imputer._check("impute")
+        if imputer.schema_.to_dict() != self.schema_.to_dict():
+            raise SchemaError("the imputer was fitted to other columns than the model: export both from one.")
+        return imputer
 
     def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
         """Score rows, the first of which is number `first` to the user."""

@@ -257,6 +257,15 @@ class Model(Face):
                 f"another from the fitted model: model.export(path, task={task!r})."
             )
 
+    def _imputer(self, imputer: Face | None) -> Face:
+        if imputer is None:
+            raise ArtifactError(
+                f"{self._contents.name} was exported to {TASKS[self.task]}, and a counterfactual has to be "
+                "drawn. Export another from the fitted model, model.export(path, task='impute'), and pass it "
+                "on: counterfactual(X, imputer=runtime.load(path))."
+            )
+        return super()._imputer(imputer)
+
     @property
     def _owner(self) -> str:
         return self._exported.estimator

@@ -30,11 +30,12 @@ COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "piecewise", "preprocessing", "models", "verbs"}
+WHY = {"explanation", "replacing", "counterfactual"}
 FITTING = {
     "parameters",
     "streaming",
     "filling",
-    "explanation",
+    *WHY,
     "face",
     "vetting",
     "training",
@@ -70,16 +71,18 @@ PLACES = {
     "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
+    "replacing": Place({"columns", "schema"}, NUMPY),
+    "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "parameters": Place({"errors"}, set()),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
-    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters"}, FRAMES),
+    "face": Place(DATA | WHY | {"streaming", "filling", "parameters"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
         DATA
         | EXPORTED
-        | {"archive", "streaming", "filling", "explanation", "parameters", "vetting", "face", "session"}
-        | {"exported"},
+        | WHY
+        | {"archive", "streaming", "filling", "parameters", "vetting", "face", "session", "exported"},
         FRAMES,
     ),
     # Models, without tables
