@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from lookalike.measured import Datetime as Datetime
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
+    from lookalike.plotting import plot_curve as plot_curve
+    from lookalike.plotting import plot_explanation as plot_explanation
     from lookalike.plotting import plot_loss as plot_loss
     from lookalike.plotting import plot_marginals as plot_marginals
     from lookalike.plotting import plot_scores as plot_scores
@@ -57,7 +59,7 @@ _MODULES = {
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
-    "plotting": ("plot_loss", "plot_marginals", "plot_scores"),
+    "plotting": ("plot_curve", "plot_explanation", "plot_loss", "plot_marginals", "plot_scores"),
     "schema": ("Schema",),
 }
 _HOME = {name: f"lookalike.{module}" for module, names in _MODULES.items() for name in names}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +42,8 @@ class Explanation:
         The rows.
     groups : dict
         The columns of each group.
+    threshold : float
+        Rows that score below, so with more energy than minus this, are anomalies.
     """
 
     columns: list[Any]
@@ -48,6 +52,7 @@ class Explanation:
     expected: Any
     observed: Any
     groups: dict[Any, list[Any]] = field(default_factory=dict)
+    threshold: float = math.nan
     names: tuple[Sequence[Any], Sequence[Any]] = field(default=((), ()))
     """What fit called the columns of `observed` and of `expected`, for tables without those names."""
 
@@ -57,23 +62,25 @@ class Explanation:
         The first is the one that the energy would fall most without; columns that were not tried follow by
         their shares. Values of a group are dicts.
         """
-        return self._top(k, len(self.shares))
+        return self.top_of(slice(None), k)
 
     def order(self) -> NDArray[np.int64]:
         """Positions in `columns`, the most to blame first, shape (n_rows, n_columns)."""
         return ranked(self.falls, self.shares)
 
-    def _top(self, k: int, n: int) -> list[list[tuple[Any, float, Any, Any]]]:
-        order = self.order()[:n, :k]
+    def top_of(self, rows: slice, k: int = 3) -> list[list[tuple[Any, float, Any, Any]]]:
+        """As `top`, for some of the rows."""
+        start, stop, _ = rows.indices(len(self.shares))
+        order = self.order()[start:stop, :k]
         names = [self.columns[j] for j in np.unique(order)]
         wanted = [member for name in names for member in self.groups.get(name, [name])]
-        seen = cells_of(rows_of(self.observed, 0, n), wanted, self.names[0])
-        usual = cells_of(rows_of(self.expected, 0, n), wanted, self.names[1])
+        seen = cells_of(rows_of(self.observed, start, stop), wanted, self.names[0])
+        usual = cells_of(rows_of(self.expected, start, stop), wanted, self.names[1])
         return [
             [
                 (
                     self.columns[j],
-                    float(self.shares[i, j]),
+                    float(self.shares[start + i, j]),
                     self._value(seen, self.columns[j], i),
                     self._value(usual, self.columns[j], i),
                 )
@@ -91,7 +98,7 @@ class Explanation:
         n, many = len(self.shares), len(self.columns)
         lines = [f"Explanation of {n} row{'s'[: n != 1]} by {many} column{'s'[: many != 1]}"]
         order = self.order()
-        for i, row in enumerate(self._top(3, min(n, _SHOWN_ROWS))):
+        for i, row in enumerate(self.top_of(slice(_SHOWN_ROWS))):
             parts = (
                 f"{name}={shown(seen)} (expected {shown(usual)}, {share:+.3g}{_fall(self.falls[i, j])})"
                 for j, (name, share, seen, usual) in zip(order[i], row, strict=False)
@@ -128,6 +135,8 @@ def shown(value: Any) -> str:
         return "missing"
     if isinstance(value, dict):
         return "(" + ", ".join(f"{name}={shown(v)}" for name, v in value.items()) + ")"
+    if isinstance(value, dt.datetime) and value.time() == dt.time():
+        return str(value.date())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

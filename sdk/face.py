@@ -149,6 +149,7 @@ class Face:
             schema.decode(Table.join([expected for _, _, expected in found])),
             X,
             members,
+            self.offset_,
             (schema.names, shown),
         )
 

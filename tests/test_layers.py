@@ -100,7 +100,7 @@ PLACES = {
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
-    "plotting": Place({"errors"}, FRAMES),
+    "plotting": Place({"errors", "explanation"}, FRAMES),
     "cli": Place(DATA | FITTING | FACES | {"evaluation", "runtime", "exporters"}, set()),
 }
 """What each module may import; that of a package holds for the modules in it, which may import each other."""
