@@ -252,7 +252,7 @@ def judge(name: str, model: str, data: Path) -> dict[str, Any]:
     flagged = ours.flags(rows) & (raised >= enough)
     found |= {"pair": "   " + " and ".join(pair), "pairs": int(flagged.sum())}
     for key, detector in detectors.items():
-        found[f"{key} pairs"] = percent((np.sort(detector.blame(rows[flagged])[:, :2], 1) == wanted).all(1))
+        found[f"{key} pairs"] = percent((np.sort(detector.blame(rows)[flagged, :2], 1) == wanted).all(1))
     return found
 
 

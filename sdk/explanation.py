@@ -140,8 +140,10 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def units(names: Sequence[Any], groups: Groups | None) -> tuple[list[Any], dict[Any, list[Any]]]:
-    """What is blamed as one: names of groups and of the columns in none, and the columns of each group.
+def units(
+    names: Sequence[Any], groups: Groups | None
+) -> tuple[list[Any], dict[Any, list[Any]], NDArray[np.int64]]:
+    """What is blamed as one: groups and columns in none, the columns of each group, the place of each column.
 
     A group stands where the first of its columns stood.
 
@@ -151,6 +153,7 @@ def units(names: Sequence[Any], groups: Groups | None) -> tuple[list[Any], dict[
         If a group holds what is no modelled column or a column of another, or has another column's name.
     """
     home: dict[Any, Any] = {}
+    known = set(names)
     for group, members in (groups or {}).items():
         if isinstance(members, str) or not isinstance(members, Sequence) or not members:
             raise SchemaError(
@@ -158,15 +161,17 @@ def units(names: Sequence[Any], groups: Groups | None) -> tuple[list[Any], dict[
                 f"groups={{{group!r}: {list(names[:2])!r}}}, got {members!r}."
             )
         for name in members:
-            if name not in names:
+            if name not in known:
                 advice = did_you_mean(name, names)
                 raise SchemaError(f"group {group!r} holds {name!r}, which is not modelled.{advice}")
             if name in home:
                 raise SchemaError(f"column {name!r} is in group {home[name]!r} and again in {group!r}.")
             home[name] = group
-        if group in names and group not in members:
+        if group in known and group not in members:
             raise SchemaError(
                 f"group {group!r} has the name of a column that is not in it. Rename the group."
             )
-    found = list(dict.fromkeys(home.get(name, name) for name in names))
-    return found, {group: list(members) for group, members in (groups or {}).items()}
+    place: dict[Any, int] = {}
+    unit_of = [place.setdefault(home.get(name, name), len(place)) for name in names]
+    held = {group: list(members) for group, members in (groups or {}).items()}
+    return list(place), held, np.array(unit_of, dtype=np.int64)

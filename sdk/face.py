@@ -17,7 +17,7 @@ from lookalike.errors import ConditionError, SchemaError, did_you_mean
 from lookalike.explanation import Explanation, Groups, ranked, units
 from lookalike.filling import Holes, fill
 from lookalike.parameters import Range
-from lookalike.replacing import Cells, put, replace, split
+from lookalike.replacing import Cells, by_unit, put, replace, split
 from lookalike.schema import Schema, Table
 from lookalike.streaming import parts, streamed
 
@@ -134,13 +134,12 @@ class Face:
         self._check("score")
         Range(0, math.inf, whole=True).check("tested", tested)
         schema, names = self.schema_, [column.name for column in self._modelled()]
-        blamed, members = units(names, groups)
-        member = np.array([[name in members.get(unit, [unit]) for name in names] for unit in blamed])
+        blamed, members, unit_of = units(names, groups)
         found = []
         for first, rows in self._parts(X):
             shares, expected = self._shares(rows, first)
-            falls, expected = replace(self, rows, first, shares, expected, member, tested)
-            found.append((shares @ member.T if members else shares, falls, expected))
+            falls, expected = replace(self, rows, first, shares, expected, unit_of, tested)
+            found.append((by_unit(shares, unit_of), falls, expected))
         shown = [column.name for column in schema.columns if not isinstance(column, Ignored)]
         return Explanation(
             blamed,
@@ -175,7 +174,7 @@ class Face:
             As of `score_samples`.
         max_columns : int
             Columns of a row that may change.
-        fixed : sequence of column names
+        fixed : list of column names
             What must not change.
         n_draws : int
             Draws for each column that is hidden. More of them find nearer rows.
@@ -201,12 +200,12 @@ class Face:
         drawing = self._imputer(imputer)
         for name, value in (("max_columns", max_columns), ("n_draws", n_draws)):
             Range(1, math.inf, whole=True).check(name, value)
-        schema, names = self.schema_, [column.name for column in self._modelled()]
-        for name in fixed:
+        schema, names, kept = self.schema_, [column.name for column in self._modelled()], set(fixed)
+        for name in kept:
             if name not in names:
                 advice = did_you_mean(name, names)
                 raise SchemaError(f"fixed holds {name!r}, which is not a column that is modelled.{advice}")
-        free = np.array([name not in set(fixed) for name in names])
+        free = np.array([name not in kept for name in names])
         seed, table = noise.seed_from(random_state), schema.encode(X, owner=self._owner)
         before = self.score_samples(X)
         changed = np.zeros((len(table), len(names)), dtype=bool)
@@ -218,7 +217,7 @@ class Face:
                 continue
             rows = rows.rows(odd - first)
             shares, expected = self._shares(rows, first)
-            falls, _ = replace(self, rows, first, shares, expected, np.eye(len(names), dtype=bool), TESTED)
+            falls, _ = replace(self, rows, first, shares, expected, np.arange(len(names)), TESTED)
             search = Search(self, drawing, rows, table.rows(odd), goal, max_columns, free, n_draws, seed)
             blame = -np.argsort(ranked(falls, shares), axis=1).astype(np.float64)
             new, changed[odd] = search.run(blame)

@@ -63,13 +63,20 @@ def legal(table: Table, cells: Cells, schema: Schema) -> Table:
     return Table(numbers, table.ids)
 
 
+def by_unit(shares: NDArray[np.float64], unit_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shares of columns added up by the unit that each belongs to, shape (n, n_units)."""
+    out = np.zeros((len(shares), int(unit_of.max()) + 1))
+    np.add.at(out.T, unit_of, shares.T)
+    return out
+
+
 def replace(
     model: Scoring,
     rows: Any,
     first: int,
     shares: NDArray[np.float64],
     expected: Table,
-    members: NDArray[np.bool_],
+    unit_of: NDArray[np.int64],
     tested: int,
 ) -> tuple[NDArray[np.float64], Table]:
     """Find what would have been normal in the most blamed units of each row, one unit at a time.
@@ -83,8 +90,8 @@ def replace(
     shares : ndarray of shape (n, n_columns)
     expected : Table
         With `shares`, what the model says of the rows.
-    members : ndarray of shape (n_units, n_columns), bool
-        Columns that are replaced together.
+    unit_of : ndarray of shape (n_columns,), int64
+        Unit of each column; those of one unit are replaced together.
     tested : int
         Units a row.
 
@@ -95,8 +102,8 @@ def replace(
     Table
         What was expected, by what was found where it was looked for.
     """
-    n, blame = len(rows), shares @ members.T
-    k = min(tested, len(members))
+    n, blame = len(rows), by_unit(shares, unit_of)
+    k = min(tested, blame.shape[1])
     order = np.argsort(-blame, axis=1, kind="stable")[:, :k]
     falls = np.full(blame.shape, np.nan)
     found = Table(expected.numbers.copy(), expected.ids.copy())
@@ -104,7 +111,7 @@ def replace(
     for start in range(0, n if k else 0, block):
         part = np.arange(start, min(start + block, n))
         each, unit = np.repeat(part, k), order[part].ravel()
-        cells = split(members[unit], model.schema_)
+        cells = split(unit_of == unit[:, None], model.schema_)
         energy, values = _normal(model, rows.rows(each), first + start, cells)
         falls[each, unit] = shares[each].sum(1) - energy
         for there, new, kept in zip(
