@@ -270,6 +270,7 @@ def show(found: list[dict[str, Any]], model: str) -> str:
         out = [head, ""]
         for row in (columns, *rows):
             cells = (f"{row[c]:.1f}" if isinstance(row[c], float) else str(row[c]) for c in columns)
+            cells = ("-" if cell == "nan" else cell for cell in cells)
             name, *others = cells
             out.append(name.ljust(15) + "".join(word.rjust(wide) for word in others))
         return [*out, ""]
@@ -283,7 +284,8 @@ def show(found: list[dict[str, Any]], model: str) -> str:
             | {"ours on ours": "ours", "SHAP on ours": "SHAP", "z on ours": "z"},
         ),
         *lines(
-            "Rows that the peer flags: % in which it, and ours, names the column first.",
+            "Rows that the peer flags: % in which it, and ours, names the column first. A row is flagged by the\n"
+            "column of its largest z-score, which is then the spoilt one, for before it was normal.",
             {"table": "", "SHAP flags": "flagged", "SHAP on SHAP": "SHAP", "ours on SHAP": "ours"}
             | {"z flags": "flagged", "z on z": "z", "ours on z": "ours"},
         ),
