@@ -284,8 +284,8 @@ def show(found: list[dict[str, Any]], model: str) -> str:
             | {"ours on ours": "ours", "SHAP on ours": "SHAP", "z on ours": "z"},
         ),
         *lines(
-            "Rows that the peer flags: % in which it, and ours, names the column first. z flags a row by the\n"
-            "column of its largest z-score, which is then the spoilt one, for before it was normal.",
+            "Rows that the peer flags: % in which it, and ours, names the column first. z flags a row by\n"
+            "the column of its largest z-score, which is then the spoilt one, for before it was normal.",
             {"table": "", "SHAP flags": "flagged", "SHAP on SHAP": "SHAP", "ours on SHAP": "ours"}
             | {"z flags": "flagged", "z on z": "z", "ours on z": "ours"},
         ),
