@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
     from lookalike.online import OnlineSelector as OnlineSelector
+    from lookalike.plotting import plot_curve as plot_curve
+    from lookalike.plotting import plot_explanation as plot_explanation
     from lookalike.plotting import plot_loss as plot_loss
     from lookalike.plotting import plot_marginals as plot_marginals
     from lookalike.plotting import plot_scores as plot_scores
@@ -66,7 +68,7 @@ _MODULES = {
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
     "online": ("OnlineSelector",),
-    "plotting": ("plot_loss", "plot_marginals", "plot_scores"),
+    "plotting": ("plot_curve", "plot_explanation", "plot_loss", "plot_marginals", "plot_scores"),
     "schema": ("Schema",),
 }
 _HOME = {name: f"lookalike.{module}" for module, names in _MODULES.items() for name in names}

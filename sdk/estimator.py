@@ -234,8 +234,9 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             with torch.inference_mode():
                 cells, expected = scorer.energies(*_padded(chunk, part.numbers, part.ids))
             cells = cells[:n]
-            if not cells.isfinite().all():
-                self._refuse(layout.sum_by_column(cells).numpy(), first + start)
+            if not cells.isfinite().all():  # which spoils the whole row: its parts tell where from
+                found, _ = scorer.apart(*_tensors(part))
+                self._refuse(layout.sum_by_column(sum(found[1:], found[0])).numpy(), first + start)
             yield cells, expected.take(slice(n))
 
     @property

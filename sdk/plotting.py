@@ -1,4 +1,4 @@
-"""Pictures of scores, of generated rows beside real ones, and of a fit (extra ``plot``).
+"""Pictures of scores, of reasons, of generated rows beside real ones, and of a fit (extra ``plot``).
 
 They are drawn on matplotlib's figures and axes themselves, without pyplot: nothing is opened, no state
 is left, and a server without a display will do. What is returned can be saved with ``figure.savefig``.
@@ -6,7 +6,7 @@ is left, and a server without a display will do. What is returned can be saved w
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import narwhals.stable.v2 as nw
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.errors import SchemaError, did_you_mean, require
+from lookalike.explanation import Explanation, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ N_MARKED = 10  # oddest rows that get a mark
 N_LEVELS = 8  # of a category that get a bar
 FAR = 25.0  # interquartile ranges below the median; lower scores share the first bar
 FEW_VALUES = 12  # up to so many distinct whole numbers are drawn as bars
+COLOURS = ("#31688e", "#e8833a", "#35b779", "#b5223c", "#7a4fa3", "#8a8a8a")
+LONGEST_NAME, LONGEST_VALUE = 30, 34  # letters of a column's name, and of a value
 TAIL = 0.005  # of real values at each end, beyond which values share the outermost bars
 
 
@@ -49,7 +52,7 @@ def plot_scores(estimator: Scorer, X: Any, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     estimator : fitted estimator
-        Its `offset_` is the threshold.
+        Its `offset_` is the threshold, told with the p-value that rows below it have at most.
     X : DataFrame, pyarrow.Table or ndarray
         Rows to score; or their scores, shape (n_rows,), as `score_samples` returned them.
     ax : matplotlib.axes.Axes, optional
@@ -63,14 +66,20 @@ def plot_scores(estimator: Scorer, X: Any, ax: Axes | None = None) -> Axes:
     ax = _axes((7, 4)) if ax is None else ax
     given = isinstance(X, np.ndarray) and X.ndim == 1
     scores = np.asarray(X if given else estimator.score_samples(X), dtype=np.float64)
-    below = scores < estimator.offset_
+    threshold = estimator.offset_
+    below = scores < threshold
     low, middle, high = np.quantile(scores, [0.25, 0.5, 0.75])
     end = max(scores.min(), middle - FAR * max(high - low, 1e-12))
-    shown = scores.clip(min=end)
-    bins = np.histogram_bin_edges(shown, N_BINS).tolist()
-    ax.hist(shown[~below], bins, color=REAL, label=f"{(~below).sum():,} called normal")
-    ax.hist(shown[below], bins, color=ALARM, label=f"{below.sum():,} called anomalies ({below.mean():.1%})")
-    ax.axvline(estimator.offset_, color="0.2", lw=1, ls="--", label=f"threshold {estimator.offset_:.4g}")
+    drawn = scores.clip(min=end)
+    bins = np.histogram_bin_edges(drawn, N_BINS).tolist()
+    if bins[0] < threshold < bins[-1]:  # no bar has both colours
+        bins[1 + int(np.argmin(np.abs(np.array(bins[1:-1]) - threshold)))] = threshold
+    ax.hist(drawn[~below], bins, color=REAL, label=f"{(~below).sum():,} called normal")
+    ax.hist(drawn[below], bins, color=ALARM, label=f"{below.sum():,} called anomalies ({below.mean():.1%})")
+    calibration = getattr(estimator, "calibration_", None)
+    rate = "" if calibration is None else float(calibration.p_values(np.nextafter(threshold, -np.inf)))
+    share = f" (beyond it {rate:.1%} of normal rows)" if rate else ""
+    ax.axvline(threshold, color="0.2", lw=1, ls="--", label=f"threshold {threshold:.4g}{share}")
     odd = np.sort(scores)[:N_MARKED]
     # Drawn in shares of the axis' height, just above its foot.
     ax.plot(
@@ -85,9 +94,187 @@ def plot_scores(estimator: Scorer, X: Any, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("score (left is odder" + (", lower ones at the edge)" if end > scores.min() else ")"))
     ax.set_ylabel("rows")
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    # Above the bars, for they may stand anywhere below.
+    ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def plot_explanation(explanation: Explanation, row: int = 0, k: int = 8, ax: Axes | None = None) -> Axes:
+    """Draw why a row is as odd as it is: what each column holds, and what was expected there.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        As `explain` returned it.
+    row : int
+        Position of the row, from 0; negative ones count from the last.
+    k : int
+        Columns to draw, the most to blame at the top; the others share one bar.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default on a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        For each column its share of the energy, and how far the energy would fall with the expected value.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    """
+    n, many = explanation.shares.shape
+    if not -n <= row < n:
+        raise IndexError(f"row must be one of the {n} that were explained, from 0, got {row}.")
+    row = row % n
+    (parts,) = explanation.top_of(slice(row, row + 1), k)
+    ax = _axes((7.5, 1.2 + 0.52 * (len(parts) + (many > k)))) if ax is None else ax
+    order = explanation.order()[row]
+    shares, falls = explanation.shares[row], explanation.falls[row]
+    words = [_words(name, seen, usual) for name, _, seen, usual in parts]
+    bars = [(float(shares[j]), float(falls[j])) for j in order[:k]]
+    if many > k:
+        words.append(f"{many - k} other column{'s'[: many - k != 1]}")
+        bars.append((float(shares[order[k:]].sum()), np.nan))
+    place = np.arange(len(bars))
+    ax.barh(place - 0.19, [share for share, _ in bars], 0.36, color=REAL, label="share of the energy")
+    untried = " (none: not tried)" if np.isnan(falls[order[:k]]).any() else ""
+    ax.barh(
+        place + 0.19,
+        [fall for _, fall in bars],
+        0.36,
+        color=GENERATED,
+        label=f"fall with the expected value{untried}",
+    )
+    ax.axvline(0, color="0.2", lw=0.8)
+    ax.set_yticks(place, words, fontsize="small")
+    ax.invert_yaxis()
+    energy, most = shares.sum(), -explanation.threshold
+    verdict = (
+        ""
+        if np.isnan(most)
+        else f", {'odd' if energy > most else 'normal'}: normal rows have up to {most:.3g}"
+    )
+    ax.set_title(f"row {row}: energy {energy:.3g}{verdict}", fontsize="medium", loc="left")
+    ax.set_xlabel("nats")
+    ax.legend(frameon=False, fontsize="small", loc="lower right")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def plot_curve(
+    y_true: Any,
+    scores: Any | Mapping[str, Any],
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Draw how well scores tell anomalies from normal rows: ROC and precision-recall curves.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_rows,)
+        Which rows are anomalies: -1 among 1, as `predict` says it, or 1 (True) among 0.
+    scores : array-like of shape (n_rows,), or mapping of name to such
+        As `score_samples` returned them: higher is more normal. Of one detector, or of several by name.
+    figure : matplotlib Figure or SubFigure, optional
+        Where to draw; by default one of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Areas under the curves (AUROC; average precision, AP) in the legends, dashed what chance would do.
+
+    Raises
+    ------
+    ValueError
+        If y_true does not hold both kinds, or scores are not one finite number a row.
+    """
+    odd = _anomalies(y_true)
+    named = scores if isinstance(scores, Mapping) else {"": scores}
+    curves = {name: _curves(odd, values, name) for name, values in named.items()}
+    if figure is None:
+        figure = require("matplotlib.figure", "plot", "plotting").Figure((9, 4.2), layout="constrained")
+    roc, pr = figure.subplots(1, 2)
+    for i, (name, curve) in enumerate(curves.items()):
+        colour, lead = COLOURS[i % len(COLOURS)], f"{name}: " if name else ""
+        style = "-" if i < len(COLOURS) else "--"
+        roc.plot(curve.alarms, curve.recall, style, color=colour, label=f"{lead}AUROC {curve.auroc:.3f}")
+        # Each precision holds from the recall before up to its own.
+        pr.step(
+            np.r_[0.0, curve.recall[1:]],
+            np.r_[curve.precision[:1], curve.precision],
+            style,
+            where="pre",
+            color=colour,
+            label=f"{lead}AP {curve.ap:.3f}",
+        )
+    roc.plot([0, 1], [0, 1], ls=":", color="0.4", lw=1, label="chance")
+    pr.axhline(odd.mean(), ls=":", color="0.4", lw=1, label=f"chance: {odd.mean():.1%} are anomalies")
+    roc.set(xlabel="share of normal rows called anomalies", ylabel="share of anomalies found")
+    pr.set(xlabel="share of anomalies found (recall)", ylabel="of those called anomalies, right (precision)")
+    for ax, title in ((roc, "ROC"), (pr, "Precision and recall")):
+        ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+        ax.set_title(title, fontsize="medium", loc="left")
+        ax.legend(frameon=False, fontsize="small", loc="best")
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+class _Curve(NamedTuple):
+    """At each threshold from the oddest row on, beginning before it: shares, and the areas."""
+
+    alarms: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]  # without the first, where nothing is called an anomaly
+    auroc: float
+    ap: float
+
+
+def _anomalies(y_true: Any) -> NDArray[np.bool_]:
+    labels = np.asarray(y_true)
+    kinds = {value.item() for value in np.unique(labels)}
+    if labels.ndim != 1 or kinds not in ({-1, 1}, {0, 1}):
+        raise ValueError(
+            "y_true must say of each row whether it is an anomaly, with both kinds among them: -1 and 1 as "
+            f"predict says it, or 1 and 0; got shape {labels.shape} with {sorted(kinds, key=str)[:5]}."
+        )
+    return labels == (-1 if -1 in kinds else 1)
+
+
+def _curves(odd: NDArray[np.bool_], scores: Any, name: str) -> _Curve:
+    values = np.asarray(scores, dtype=np.float64)
+    whose = f"scores of {name!r}" if name else "scores"
+    if values.shape != odd.shape or not np.isfinite(values).all():
+        raise ValueError(
+            f"{whose} must be one finite number for each of the {len(odd)} labels, got shape {values.shape}"
+            + ("." if values.shape != odd.shape else f" with {values[~np.isfinite(values)][0]}.")
+        )
+    order = np.argsort(values, kind="stable")
+    last = np.r_[np.flatnonzero(np.diff(values[order])), len(order) - 1]  # of the rows of one score
+    found, called = np.cumsum(odd[order])[last], last + 1.0
+    recall, alarms = np.r_[0.0, found / odd.sum()], np.r_[0.0, (called - found) / (~odd).sum()]
+    precision = found / called
+    return _Curve(
+        alarms,
+        recall,
+        precision,
+        float(np.trapezoid(recall, alarms)),
+        float(np.sum(np.diff(recall) * precision)),
+    )
+
+
+def _words(name: Any, seen: Any, usual: Any) -> str:
+    """A column, what it holds and what was expected; of a group, the columns that differ."""
+    if isinstance(seen, dict):
+        differ = [member for member in seen if seen[member] != usual[member]] or list(seen)
+        seen, usual = ({member: side[member] for member in differ} for side in (seen, usual))
+    value, other = (_cut(shown(side), LONGEST_VALUE) for side in (seen, usual))
+    return f"{_cut(str(name), LONGEST_NAME)} = {value}\nexpected {other}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def plot_marginals(

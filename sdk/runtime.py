@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lookalike import noise, onnxfile
 from lookalike.archive import atomic_write
 from lookalike.calibration import Calibration
+from lookalike.columns import Encoded
 from lookalike.errors import ArtifactError, SchemaError
 from lookalike.exported import (
     DRAWN,
@@ -37,6 +38,7 @@ from lookalike.feeding import FILLED, feed, with_width
 from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
+from lookalike.replacing import Cells
 from lookalike.schema import Schema, Table
 from lookalike.session import CPU, DEVICES, MAX_MEMORY, Feeds, Session
 from lookalike.streaming import streamed
@@ -135,7 +137,8 @@ class Model(Face):
 
     Methods are those of the estimator that was exported, with the same tables, results and errors. A file has
     one task: "score" (`score_samples`, `decision_function`, `predict`, `anomaly_score`, `p_values`,
-    `explain`, `set_threshold`), "generate" or "impute". One model may be used by several threads at a time.
+    `explain`, `set_threshold`; `counterfactual` with a file that imputes), "generate" or "impute". One model may
+    be used by several threads at a time.
 
     Attributes
     ----------
@@ -299,6 +302,15 @@ class Model(Face):
                 f"another from the fitted model: model.export(path, task={task!r})."
             )
 
+    def _imputer(self, imputer: Face | None) -> Face:
+        if imputer is None:
+            raise ArtifactError(
+                f"{self._contents.name} was exported to {TASKS[self.task]}, and a counterfactual has to be "
+                "drawn. Export another from the fitted model, model.export(path, task='impute'), and pass it "
+                "on: counterfactual(X, imputer=runtime.load(path))."
+            )
+        return super()._imputer(imputer)
+
     @property
     def _owner(self) -> str:
         return self._exported.estimator
@@ -316,15 +328,20 @@ class Model(Face):
     def _given(self, table: Table) -> Any:
         if self._core or not len(table):
             return table
-        arrays = {}
-        for column, cells in zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True):
-            if isinstance(column, Levelled):  # what is not given has no id, and goes as missing
-                tensor = column.tensor(np.where(cells < 0, column.blank, cells))
-            elif column.port.type == "float64":
-                tensor = column.tensor(cells)
-            else:
-                tensor = column.feed(column.decode(cells), True)
-            arrays[self._exported.names[column.name]] = tensor
+        columns = zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True)
+        return _Tensors(
+            {self._exported.names[column.name]: _tensor(column, cells) for column, cells in columns}
+        )
+
+    def _replaced(self, rows: Any, new: Table, cells: Cells) -> Any:
+        if self._core:
+            return super()._replaced(rows, new, cells)
+        arrays = dict(rows.arrays)
+        columns = zip(self._modelled(), [*new.numbers.T, *new.ids.T], [*cells[0].T, *cells[1].T], strict=True)
+        for column, values, there in columns:
+            if there.any():
+                name = self._exported.names[column.name]
+                arrays[name] = np.where(there, _tensor(column, values), arrays[name])
         return _Tensors(arrays)
 
     def _scores(self, rows: Any, first: int) -> NDArray[np.float64]:
@@ -401,6 +418,13 @@ class _Tensors:
     def part(self, start: int, stop: int) -> dict[str, Array]:
         whole = stop - start == len(self)
         return self.arrays if whole else _slices(self.arrays, slice(start, stop))
+
+
+def _tensor(column: Encoded, cells: Array) -> Array:
+    """Encoded cells as the input of a graph; what has no id goes as missing."""
+    if isinstance(column, Levelled):
+        return column.tensor(np.where(cells < 0, column.blank, cells))
+    return column.tensor(cells) if column.port.type == "float64" else column.feed(column.decode(cells), True)
 
 
 def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:

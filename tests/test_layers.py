@@ -30,12 +30,13 @@ COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models", "verbs"}
+WHY = {"explanation", "replacing", "counterfactual"}
 FITTING = {
     "parameters",
     "streaming",
     "thresholds",
     "filling",
-    "explanation",
+    *WHY,
     "face",
     "vetting",
     "training",
@@ -71,6 +72,8 @@ PLACES = {
     "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
+    "replacing": Place({"columns", "schema"}, NUMPY),
+    "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "parameters": Place({"errors"}, set()),
     "thresholds": Place({"errors", "calibration", "parameters"}, NUMPY),
     "online": Place({"errors", "calibration", "parameters"}, NUMPY),
@@ -79,14 +82,15 @@ PLACES = {
         {"errors", "noise", "calibration", "parameters", "streaming", "thresholds", "values"}, TRAIN
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
-    "face": Place(DATA | {"streaming", "filling", "explanation", "parameters", "thresholds"}, FRAMES),
+    "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
         DATA
         | EXPORTED
-        | {"archive", "streaming", "filling", "explanation", "parameters", "thresholds", "vetting", "face"}
-        | {"session", "exported"},
+        | WHY
+        | {"archive", "streaming", "filling", "parameters", "thresholds", "vetting", "face", "session"}
+        | {"exported"},
         FRAMES,
     ),
     # Models, without tables
@@ -105,7 +109,7 @@ PLACES = {
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
-    "plotting": Place({"errors"}, FRAMES),
+    "plotting": Place({"errors", "explanation"}, FRAMES),
     "cli": Place(DATA | FITTING | FACES | {"evaluation", "runtime", "exporters"}, set()),
 }
 """What each module may import; that of a package holds for the modules in it, which may import each other."""

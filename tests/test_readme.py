@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "docs" / "decisions.md", ROOT / "docs" / "serving.md"]
+DOCUMENTS = [README, *(ROOT / "docs" / name for name in ("decisions.md", "explaining.md", "serving.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
