@@ -75,7 +75,7 @@ PLACES = {
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "parameters": Place({"errors"}, set()),
-    "thresholds": Place({"errors", "calibration", "parameters"}, NUMPY),
+    "thresholds": Place({"errors", "calibration", "parameters", "streaming"}, FRAMES),
     "online": Place({"errors", "calibration", "parameters"}, NUMPY),
     "drift": Place({"errors", "noise", "calibration", "parameters", "streaming"}, FRAMES),
     "crossfit": Place(
