@@ -58,7 +58,7 @@ def indexable(data: Any) -> Any:
     """The table as `n_rows` and `taken` know it: lists of rows as an array, sparse matrices by rows."""
     if hasattr(data, "tocsr"):
         return data.tocsr()
-    return data if hasattr(data, "shape") else np.asarray(data)
+    return data if hasattr(data, "shape") or isinstance(data, Mapping) else np.asarray(data)
 
 
 def taken(data: Any, index: NDArray[np.int64]) -> Any:

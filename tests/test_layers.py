@@ -81,6 +81,10 @@ PLACES = {
     "crossfit": Place(
         {"errors", "noise", "calibration", "parameters", "streaming", "thresholds", "values"}, TRAIN
     ),
+    "ensemble": Place(
+        {"errors", "noise", "calibration", "frames", "explanation", "parameters", "streaming", "thresholds"},
+        TRAIN,
+    ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
