@@ -72,8 +72,8 @@ class PyOD(OutlierMixin, BaseEstimator):
         detector.fit(rows)
         if not hasattr(detector, "decision_scores_"):
             raise TypeError(
-                f"{type(detector).__name__} is no detector of PyOD: its fit leaves no decision_scores_, so the "
-                "sign of its scores is not known."
+                f"{type(detector).__name__} is no detector of PyOD: its fit leaves no decision_scores_, so "
+                "the sign of its scores is not known."
             )
         self.detector_, self.offset_ = detector, -float(detector.threshold_)
         return self

@@ -118,12 +118,11 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
 
         Raises
         ------
-        SchemaError
-            If a member refuses the rows, or scores one by no number: which member, and why.
+        ValueError
+            If a member refuses the rows, or scores one by no number: which member, and why. If there are no
+            members, two share a name, or a parameter is out of its range.
         TypeError
             If a member is no estimator that can be asked for scores.
-        ValueError
-            If there are no members, two share a name, or a parameter is out of its range.
         """
         members = self._members()
         _check_members(members)
@@ -147,7 +146,9 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
         fitted, scales = {}, {}
         for name, member in members:
             model = clone(member).set_params(**{key: next(seeds) for key in _unseeded(member)})
-            with _named(name, member):
+            with _named(
+                name, member, "\nWhere it cannot take such columns, a pipeline can prepare them for it."
+            ):
                 model.fit(training)
             if hasattr(_last(model), "decision_scores_"):
                 raise TypeError(
@@ -188,8 +189,8 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
         ------
         NotFittedError
             Before `fit`.
-        SchemaError
-            If a member refuses the rows, or scores one by no number.
+        ValueError
+            If a member refuses the rows, or scores one by no number: which member, and why.
         """
         check_is_fitted(self)
         rows = self._in_order(indexable(X))
@@ -347,7 +348,7 @@ def _check_members(members: Members) -> None:
                 "are no parameter's of the ensemble."
             )
         if isinstance(member, type):
-            raise TypeError(f"member {name!r} is a class. Give an instance: {member.__name__}().")
+            raise TypeError(f"{member.__name__} is a class. Give an instance: {member.__name__}().")
         lacks = [verb for verb in ("fit", "get_params", "set_params") if not hasattr(member, verb)]
         if lacks:
             raise TypeError(
@@ -392,14 +393,14 @@ def _scores(name: str, model: Any, rows: Any) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _named(name: str, member: Any) -> Iterator[None]:
-    """Say in an error which member it came from."""
-    said = f"member {name!r} ({type(_last(member)).__name__}) refused the rows: "
+def _named(name: str, member: Any, advice: str = "") -> Iterator[None]:
+    """Say in an error which member it came from; where that is not ours, what may help too."""
+    said = f"member {name!r} ({type(_last(member)).__name__}): "
     try:
         yield
     except LookalikeError as error:
         raise type(error)(f"{said}{error}") from error
     except TypeError as error:
-        raise TypeError(f"{said}{error}") from error
+        raise TypeError(f"{said}{error}{advice}") from error
     except ValueError as error:
-        raise SchemaError(f"{said}{error}") from error
+        raise ValueError(f"{said}{error}{advice}") from error
