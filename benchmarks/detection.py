@@ -136,7 +136,10 @@ def measure(
     """Append what is missing to a setting's file, one line a model, table and seed."""
     folder = args.judge.parent.parent / "data" / "adbench"
     files = judge.tables(str(folder))
-    tables = args.tables.split(",") if args.tables else sorted(files, key=lambda n: os.path.getsize(files[n]))
+    by_size = sorted(files, key=lambda name: os.path.getsize(files[name]))
+    tables = args.tables.split(",") if args.tables else by_size
+    if unknown := set(tables) - set(files):
+        sys.exit(f"no such table: {', '.join(sorted(unknown))}. There are {', '.join(by_size)}.")
     wanted = [(name, table, seed) for seed in seeds for name in names for table in tables]
     there = {} if args.again else read(path)
     missing = [key for key in wanted if key not in there]
@@ -144,7 +147,7 @@ def measure(
     warm = set()
     for key in missing:
         if key[0] not in warm:  # the first fit of a process pays for imports
-            judged(judge, (key[0], min(files, key=lambda n: os.path.getsize(files[n])), 0), setting, args.raw)
+            judged(judge, (key[0], by_size[0], 0), setting, args.raw)
             warm.add(key[0])
         row = judged(judge, key, setting, args.raw)
         fresh = not path.exists()
@@ -175,6 +178,8 @@ def judged(judge: ModuleType, key: Key, setting: str, raw: bool) -> dict[str, An
         try:
             with redirect_stdout(io.StringIO()):
                 judge.main()
+        except ImportError:  # of this environment, not of the detector
+            raise
         except (Exception, SystemExit) as error:  # a failure is a result too; the next run goes on
             return row | {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         finally:
@@ -202,12 +207,13 @@ def read(path: Path) -> Rows:
 
 def write(path: Path, rows: Rows) -> None:
     """In order and without repetitions, whole or not at all."""
-    order = list(MODELS)
+    order = {name: i for i, name in enumerate(MODELS)}
     whole = path.with_suffix(".new")
     with open(whole, "w", newline="") as handle:
         writer = csv.DictWriter(handle, FIELDS, restval="")
         writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[2], k[1])))
+        for key in sorted(rows, key=lambda k: (order.get(k[0], len(order)), k[0], k[2], k[1])):
+            writer.writerow(rows[key])
     whole.replace(path)
 
 
@@ -274,6 +280,7 @@ def section(setting: str, raw: bool, rows: Rows) -> Iterator[str]:
                 "" if other == name else difference(known, name, other, figure) for figure in FIGURES[:2]
             ]
         yield "| " + " | ".join(cells) + " |"
+    yield f"\nMeasured: {', '.join(sorted({row['version'] for row in known.values()}))}."
     if partial := sorted(name for name in names if set(figures[name]["auroc"]) != all_tables):
         yield f"\nNot on all {len(all_tables)} tables, so that means do not compare: {', '.join(partial)}."
     failed: dict[tuple[str, str, str], list[int]] = {}
