@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("pyod", "tqdm", "skl2onnx", "onnxruntime", "torch", "scikit-learn")
+PACKAGES = ("pyod==3.6.7", "tqdm", "skl2onnx", "onnxruntime", "torch", "scikit-learn")
 
 
 def interpreter(python: str) -> Path:
