@@ -36,6 +36,7 @@ import onnx
 import onnxruntime as ort
 import pandas as pd
 import torch
+from peers import interpreter
 
 import lookalike as la
 from lookalike import feeding, noise, runtime
@@ -316,14 +317,7 @@ def generation(family: str, folder: Path, report: Report) -> None:
 
 def peers(python: str) -> dict[str, dict[str, float]]:
     """Time the peers in a venv of their own, made the first time."""
-    folder = HERE.parent / "build" / "peers"
-    binary = folder / "bin" / "python"
-    if not binary.exists():
-        subprocess.run([python, "-m", "venv", folder], check=True)
-        wanted = ["pyod", "tqdm", "skl2onnx", "onnxruntime", "torch", "scikit-learn"]
-        constraints = ["-c", str(HERE.parent / "constraints.txt")]
-        subprocess.run([binary, "-m", "pip", "install", "-q", *constraints, *wanted], check=True)
-    done = subprocess.run([binary, "-c", PEERS], check=True, capture_output=True, text=True)
+    done = subprocess.run([interpreter(python), "-c", PEERS], check=True, capture_output=True, text=True)
     found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
