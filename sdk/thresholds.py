@@ -18,7 +18,7 @@ from lookalike.streaming import streamed
 
 
 class Thresholded:
-    """What has `score_samples`, a `calibration_` and an `offset_`: so labels, p-values, a threshold to set."""
+    """What has `score_samples`, `calibration_` and `offset_`: so labels, p-values, a threshold to set."""
 
     calibration_: Calibration
     offset_: float
