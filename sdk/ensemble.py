@@ -58,7 +58,7 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
         they take those of their classes: ``"vae"``, or ``"vae-1"`` and ``"vae-2"``.
     contamination : float in (0, 0.5] or "auto"
         Share of the fitted rows that `predict` calls anomalies. "auto" sets the threshold for a false alarm
-        rate of 5 %; `set_threshold` sets others.
+        rate of 5 %, which takes 380 rows; `set_threshold` sets others.
     random_state : int, Generator, RandomState or None
         Chooses the rows held out, and seeds the members whose own `random_state` is None. Equal seeds give
         equal ensembles.
@@ -139,26 +139,16 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
         seed = noise.seed_from(self.random_state)
         part = min(max(round(HELD_OUT_SHARE * n), 2), MOST_HELD_OUT)
         order = np.argsort(noise.uniforms(seed, 0, n, 1)[:, 0], kind="stable")
-        reference, calibration = (taken(rows, held) for held in np.array_split(order[:part], 2))
-        training = taken(rows, np.sort(order[part:]))
+        reference, calibration, training = (
+            taken(rows, np.sort(places)) for places in np.split(order, [part // 2, part])
+        )
 
-        seeds = iter(np.random.SeedSequence(seed).generate_state(_n_unseeded(members)).tolist())
-        fitted, scales = {}, {}
-        for name, member in members:
-            model = clone(member).set_params(**{key: next(seeds) for key in _unseeded(member)})
-            with _named(
-                name, member, "\nWhere it cannot take such columns, a pipeline can prepare them for it."
-            ):
-                model.fit(training)
-            if hasattr(_last(model), "decision_scores_"):
-                raise TypeError(
-                    f"member {name!r} is a detector of PyOD, whose scores are higher for odder rows. Wrap "
-                    f"it: lookalike.integrations.pyod.PyOD({type(_last(model)).__name__}(...))."
-                )
-            fitted[name] = model
-            scales[name] = NormalScale(_scores(name, model, reference))
+        n_seeds = sum(len(_unseeded(member)) for _, member in members)
+        seeds = iter(np.random.SeedSequence(seed).generate_state(n_seeds).tolist())
+        fitted = {name: _fitted(name, member, training, seeds) for name, member in members}
+        self._scales = {name: NormalScale(_scores(name, model, reference)) for name, model in fitted.items()}
+        self.named_estimators_ = fitted
         validate_data(self, rows, skip_check_array=True)  # sets n_features_in_, feature_names_in_
-        self.named_estimators_, self._scales = fitted, scales
         self.calibration_ = Calibration(self.score_samples(calibration))
         if self.contamination == "auto":
             self.offset_ = self.calibration_.threshold(FALSE_ALARM_RATE)
@@ -371,8 +361,18 @@ def _unseeded(member: Any) -> list[str]:
     )
 
 
-def _n_unseeded(members: Members) -> int:
-    return sum(len(_unseeded(member)) for _, member in members)
+def _fitted(name: str, member: Any, rows: Any, seeds: Iterator[int]) -> Any:
+    """A clone of a member, seeded and fitted."""
+    model = clone(member).set_params(**{key: next(seeds) for key in _unseeded(member)})
+    advice = "\nWhere it cannot take such columns, a pipeline can prepare them for it."
+    with _named(name, member, advice):
+        model.fit(rows)
+    if hasattr(_last(model), "decision_scores_"):
+        raise TypeError(
+            f"member {name!r} is a detector of PyOD, whose scores are higher for odder rows. Wrap it: "
+            f"lookalike.integrations.pyod.PyOD({type(_last(model)).__name__}(...))."
+        )
+    return model
 
 
 def _last(member: Any) -> Any:

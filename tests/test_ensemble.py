@@ -121,6 +121,17 @@ def test_p_values_of_new_normal_rows_are_super_uniform():
     assert shares == pytest.approx(alphas, abs=0.025)  # nine rows calibrate: exact at tenths
 
 
+def test_p_values_hold_on_a_real_table():
+    X, y = load_wine(return_X_y=True)
+    X, p = X[y != 2], []
+    for seed in range(100):
+        order = np.random.default_rng(seed).permutation(len(X))
+        model = la.Ensemble([make_pipeline(StandardScaler(), LOF), Distance()], random_state=seed)
+        p.append(model.fit(X[order[:91]]).p_values(X[order[91:]]))
+    alphas = np.arange(1, 7) / 6  # five rows calibrate
+    assert np.mean(np.concatenate(p)[:, None] <= alphas, axis=0) == pytest.approx(alphas, abs=0.05)
+
+
 def test_the_rows_that_calibrate_are_used_for_nothing_else():
     X = numbers(200)
     model = la.Ensemble([Distance()], random_state=0).fit(X)
