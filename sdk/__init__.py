@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lookalike.crossfit import CrossConformal as CrossConformal
     from lookalike.drift import DriftMonitor as DriftMonitor
     from lookalike.drift import density_ratio as density_ratio
+    from lookalike.ensemble import Ensemble as Ensemble
     from lookalike.errors import ArtifactError as ArtifactError
     from lookalike.errors import ConditionError as ConditionError
     from lookalike.errors import DeviceError as DeviceError
@@ -51,6 +52,7 @@ _MODULES = {
     "calibration": ("Calibration", "select"),
     "crossfit": ("CrossConformal",),
     "drift": ("DriftMonitor", "density_ratio"),
+    "ensemble": ("Ensemble",),
     "errors": (
         "ArtifactError",
         "ConditionError",

@@ -35,6 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lookalike.errors import LookalikeWarning
 
+FALSE_ALARM_RATE = 0.05  # of contamination="auto"
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096  # rows of a fit that calibrate it
 LAMBDA = 0.5  # p-values above it are taken for those of normal rows
 
 

@@ -25,13 +25,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import noise
-from lookalike.calibration import Calibration
+from lookalike.calibration import FALSE_ALARM_RATE, Calibration
 from lookalike.errors import SchemaError
 from lookalike.parameters import Range
-from lookalike.streaming import n_rows, streamed, taken
+from lookalike.streaming import indexable, n_rows, streamed, taken
 from lookalike.thresholds import Thresholded, by_contamination
-
-FALSE_ALARM_RATE = 0.05  # of contamination="auto", as of the estimators
 
 
 class CrossConformal(Thresholded, OutlierMixin, BaseEstimator):
@@ -102,7 +100,7 @@ class CrossConformal(Thresholded, OutlierMixin, BaseEstimator):
         self
         """
         Range(2, np.inf, whole=True).check("n_folds", self.n_folds)
-        rows = X.tocsr() if hasattr(X, "tocsr") else X if hasattr(X, "shape") else np.asarray(X)
+        rows = indexable(X)
         n = n_rows(rows)
         if n < self.n_folds:
             raise SchemaError(f"fit needs at least n_folds={self.n_folds} rows, got n_samples = {n}.")
@@ -147,11 +145,6 @@ class CrossConformal(Thresholded, OutlierMixin, BaseEstimator):
             Higher is more normal; 0 is usual.
         """
         return np.mean([self._standard(k, raw) for k, raw in enumerate(self._scores(X))], axis=0)
-
-    @streamed
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
-        return self.score_samples(X) - self.offset_
 
     @streamed
     def predict(self, X: Any) -> NDArray[np.int64]:

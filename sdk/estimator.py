@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lookalike import archive, noise, persistence
 from lookalike._version import __version__
-from lookalike.calibration import Calibration
+from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.face import Face, Known
@@ -33,8 +33,6 @@ from lookalike.schema import Schema, Table
 from lookalike.training import Callback, Schedule, seeded, train
 from lookalike.verbs import Completer, Energies, Scorer
 
-FALSE_ALARM_RATE = 0.05  # of contamination="auto"
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 4096
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
 MOST_WEIGHED = 2048  # rows on which energies are weighed

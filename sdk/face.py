@@ -70,41 +70,6 @@ class Face(Thresholded):
         return np.concatenate(scores)
 
     @streamed
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
-        return self.score_samples(X) - self.offset_
-
-    @streamed
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
-
-        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
-        calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
-        `set_threshold` sets another rule.
-        """
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    @streamed
-    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
-        """Return minus `score_samples`, an energy in nats: higher is more anomalous, as in PyOD.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,), float64
-        """
-        return -self.score_samples(X)
-
-    @streamed
-    def p_values(self, X: Any) -> NDArray[np.float64]:
-        """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
-
-        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
-        most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
-        """
-        scores = self.score_samples(X)  # first, for it refuses before fit
-        return self.calibration_.p_values(scores)
-
-    @streamed
     def explain(self, X: Any, *, groups: Groups | None = None, tested: int = TESTED) -> Explanation:
         """Tell which columns make each row odd, what would have been normal there, and the energy then.
 

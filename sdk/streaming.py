@@ -54,6 +54,13 @@ def parts(data: Any, size: int) -> Iterator[Any]:
         yield rows_of(data, start, start + size)
 
 
+def indexable(data: Any) -> Any:
+    """The table as `n_rows` and `taken` know it: lists of rows as an array, sparse matrices by rows."""
+    if hasattr(data, "tocsr"):
+        return data.tocsr()
+    return data if hasattr(data, "shape") or isinstance(data, Mapping) else np.asarray(data)
+
+
 def taken(data: Any, index: NDArray[np.int64]) -> Any:
     """Rows by their numbers, in the container they came in."""
     if isinstance(data, np.ndarray) or hasattr(data, "tocsr"):  # as scipy's sparse matrices have it

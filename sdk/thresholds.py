@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lookalike.calibration import LAMBDA, Calibration
 from lookalike.parameters import Range
+from lookalike.streaming import streamed
 
 
 class Thresholded:
-    """What has `score_samples`, a `calibration_` and an `offset_`, and so a threshold to set."""
+    """What has `score_samples`, `calibration_` and `offset_`: so labels, p-values, a threshold to set."""
 
     calibration_: Calibration
     offset_: float
@@ -29,6 +30,41 @@ class Thresholded:
     def _check(self, task: str) -> None:
         """Refuse to "score" where that cannot be done."""
         raise NotImplementedError
+
+    @streamed
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return `score_samples(X) - offset_`, negative for anomalies; shape (n_rows,)."""
+        return self.score_samples(X) - self.offset_
+
+    @streamed
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return 1 for rows that look normal and -1 for anomalies, shape (n_rows,).
+
+        With ``contamination="auto"`` at most 5 % of normal rows are called anomalies, by conformal
+        calibration on rows held out of the fit; with a share, that share of the rows of `fit` is.
+        `set_threshold` sets another rule.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @streamed
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return minus `score_samples`: higher is more anomalous, as in PyOD.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+        """
+        return -self.score_samples(X)
+
+    @streamed
+    def p_values(self, X: Any) -> NDArray[np.float64]:
+        """Return the share of normal rows that are at least as odd as each row, shape (n_rows,).
+
+        Split conformal on rows held out of the fit: among normal rows, p is at most a with probability at
+        most a. `la.select(p, fdr=0.05)` turns them into alarms of which a bounded share is false.
+        """
+        scores = self.score_samples(X)  # first, for it refuses before fit
+        return self.calibration_.p_values(scores)
 
     def set_threshold(
         self,

@@ -75,11 +75,15 @@ PLACES = {
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "parameters": Place({"errors"}, set()),
-    "thresholds": Place({"errors", "calibration", "parameters"}, NUMPY),
+    "thresholds": Place({"errors", "calibration", "parameters", "streaming"}, FRAMES),
     "online": Place({"errors", "calibration", "parameters"}, NUMPY),
     "drift": Place({"errors", "noise", "calibration", "parameters", "streaming"}, FRAMES),
     "crossfit": Place(
         {"errors", "noise", "calibration", "parameters", "streaming", "thresholds", "values"}, TRAIN
+    ),
+    "ensemble": Place(
+        {"errors", "noise", "calibration", "frames", "explanation", "parameters", "streaming", "thresholds"},
+        TRAIN,
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds"}, FRAMES),
