@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from lookalike.exporters.quantization import Plan, halves, judged, moved
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
+from lookalike.models.family import Family
 from lookalike.parameters import Range
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
@@ -212,9 +213,9 @@ class _Fitted:
             # What float32 holds as it is would be rounded without its centre.
             exact = (numbers.value == numbers.value.float()).all(1)
             centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
-        return cls(estimator, Scorer(
-            estimator.codec_, model, copy.deepcopy(estimator.memory_).to("cpu"), estimator.blend_, estimator.n_train_
-        ), centre, explain)
+        memory = copy.deepcopy(estimator.memory_).to("cpu")
+        scorer = Scorer(estimator.codec_, model, memory, estimator.n_train_, estimator.blend_)
+        return cls(estimator, scorer, centre, explain)
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -227,7 +228,7 @@ class _Fitted:
         return Table(np.zeros((n, d)), np.zeros((n, c), np.int64))
 
     def completer(self, impute: bool) -> Completer:
-        return Completer(self.scorer.codec, self.scorer.model, impute)
+        return Completer(self.scorer.codec, cast(Family, self.scorer.model), impute)
 
     def fingerprint(self) -> str:
         """Digest of the weights and of the schema."""

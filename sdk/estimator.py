@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -31,16 +31,16 @@ from lookalike.persistence import State
 from lookalike.preprocessing import Numbers, TableCodec
 from lookalike.schema import Schema, Table
 from lookalike.training import Callback, Schedule, seeded, train
-from lookalike.verbs import Completer, Scorer
+from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
 MOST_WEIGHED = 2048  # rows on which energies are weighed
+MOST_TRUSTED = 100_000  # rows of which a model that does not trust all of them learns
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
-MOST_STEPS = 4000
 LARGE = 10_000  # rows from which networks are wide
 
 
@@ -51,6 +51,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
     _model_parameters: ClassVar[tuple[str, ...]]
     _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
     _fewest_steps: ClassVar[int] = 300
+    _most_steps: ClassVar[int] = 4000
+    _largest_batch: ClassVar[int] = 512
 
     def __init__(
         self,
@@ -126,22 +128,23 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         watch = part if n >= FEWEST_UNSEEN else 0
         order = torch.randperm(n, generator=seeded(seed, "split", 0)).numpy()
         calibration, watched, training = np.split(order, [part, part + watch])
-        training = np.sort(training)
 
-        codec = _fit_codec(schema, table, training, self.max_levels)
+        codec = _fit_codec(schema, table, np.sort(training), self.max_levels)
         width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
+        most = max(POOL, self.memory) if model.trusting else MOST_TRUSTED
+        rows = codec(*_tensors(table.rows(order[part:][:most]))).to(device)
+        memory, sound = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
+        model.prepare(memory)
+        if not model.trusting:
+            training = training[: max(len(sound) - watch, 0)][sound[watch:].cpu().numpy()]
+        training = np.sort(training)
         data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
-        some = torch.randperm(len(training), generator=seeded(seed, "sample", 0))[: max(POOL, self.memory)]
-        sample = table.rows(training[some.numpy()])
-        rows = codec(*_tensors(sample)).to(device)
-        model.prepare(rows)
-        memory = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
-        size = self.batch_size or _batch_size(n, codec.layout)
+        size = self.batch_size or min(_batch_size(n, codec.layout), self._largest_batch)
         pace = self._pace * len(training) ** 0.6
-        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, MOST_STEPS))
+        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
         )
@@ -159,13 +162,12 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
-        self.memory_, self.blend_ = memory, Blend.even()
-        scorer = self._scorer
-        with torch.inference_mode():
-            fitted, unseen = (
-                [cells.double().sum(1) for cells in scorer.apart(*_tensors(part))[0]]
-                for part in (sample.rows(slice(MOST_WEIGHED)), table.rows(watched[:MOST_WEIGHED]))
-            )
+        self.memory_ = memory
+        some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
+        energies = Energies(codec, model, memory, len(training))
+        fitted, unseen = (
+            energies.totals(*_tensors(table.rows(rows))) for rows in (training[some], watched[:MOST_WEIGHED])
+        )
         self.blend_ = Blend.learn(fitted, unseen)
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
@@ -173,9 +175,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         else:
             offset = float(np.percentile(self._scores(table), 100.0 * float(self.contamination)))
         self._learn(
-            State(
-                schema, codec, model, memory, self.blend_, normal, history, width, len(training), offset
-            )
+            State(schema, codec, model, memory, self.blend_, normal, history, width, len(training), offset)
         )
         return self
 
@@ -206,7 +206,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         if task != "score" and not isinstance(self.model_, Family):
             raise ConditionError(
-                f"{self._owner} scores and explains, and cannot {task}. Fit a VAE, GAN or Diffusion to {task} rows."
+                f"{self._owner} scores and explains, and cannot {task}. "
+                f"Fit a VAE, GAN or Diffusion to {task} rows."
             )
 
     @property
@@ -239,7 +240,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     @property
     def _scorer(self) -> Scorer:
-        return Scorer(self.codec_, self.model_, self.memory_, self.blend_, self.n_train_)
+        return Scorer(self.codec_, self.model_, self.memory_, self.n_train_, self.blend_)
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
@@ -247,7 +248,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return min(1 << rows.bit_length() - 1, CHUNK)
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        completer, n, chunk = Completer(self.codec_, self.model_, impute), len(rows), self._chunk()
+        completer, n, chunk = (
+            Completer(self.codec_, cast(Family, self.model_), impute),
+            len(rows),
+            self._chunk(),
+        )
         numbers, ids = np.empty_like(rows.numbers), np.empty_like(rows.ids)
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))

@@ -13,8 +13,8 @@ from lookalike.columns import Column
 from lookalike.errors import ArtifactError
 from lookalike.estimator import Estimator, device_named
 from lookalike.layout import Layout
-from lookalike.models.diffusion import Diffusion as DiffusionModel
 from lookalike.models.detector import Detector as DetectorModel
+from lookalike.models.diffusion import Diffusion as DiffusionModel
 from lookalike.models.family import Model
 from lookalike.models.gan import GAN as GANModel
 from lookalike.models.vae import VAE as VAEModel
@@ -109,7 +109,7 @@ class VAE(Estimator):
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
-        memory: int = 1024,
+        memory: int = 2048,
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
@@ -248,7 +248,7 @@ class GAN(Estimator):
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
-        memory: int = 1024,
+        memory: int = 2048,
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
@@ -380,7 +380,7 @@ class Diffusion(Estimator):
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
-        memory: int = 1024,
+        memory: int = 2048,
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
@@ -491,8 +491,10 @@ class Detector(Estimator):
     """
 
     _key = "detector"
-    _fewest_steps = 800
     _pace = 12.0
+    _fewest_steps = 800
+    _most_steps = 2000
+    _largest_batch = 256
 
     def __init__(
         self,
@@ -502,7 +504,7 @@ class Detector(Estimator):
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
-        memory: int = 1024,
+        memory: int = 2048,
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,

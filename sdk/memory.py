@@ -1,10 +1,10 @@
 """What remembered rows say of a new one: a diffusion model without training, and how it joins a trained one.
 
 For rows blurred by Gaussian noise of spread sigma the ideal denoiser is known: the mean of the rows, weighted
-by exp(-|x - row|^2 / 2 sigma^2) (Karras et al., "Elucidating the design space of diffusion-based generative
-models", NeurIPS 2022, arXiv 2206.00364, appendix B.3). How far it moves a row is sigma squared times the length of
-the score of the blurred data: it sees each neighbour that a network smooths over, and a network sees the
-structure between neighbours. A row's energy is the geometric mean of both.
+by exp(-|x - row|^2 / 2 sigma^2) (Karras et al., "Elucidating the design space of diffusion-based
+generative models", NeurIPS 2022, arXiv 2206.00364, appendix B.3). How far it moves a row is sigma squared
+times the length of the score of the blurred data: it sees each neighbour that a network smooths over, and a
+network sees the structure between neighbours. A row's energy is a mean of what both say.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ SIGMA = 0.5  # of the blur, on columns of unit spread
 BLIND = 0.1  # rows nearer than this are one: a row's own copy is no evidence for it
 POOL = 4096  # rows among which the trusted are looked for
 MISTRUSTED = 0.2  # of the pool
-NEIGHBOURS, GROUPS, GROUP = 5, 32, 16
-FLOOR = 1e-3  # of a usual energy, below which energies are not told apart
-CLIPPED = (0.02, 0.98)  # quantiles of logarithms of energies beyond which their spread is not measured
+NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a weight in denoising
+GROUPS, GROUP = 32, 16
+CLIPPED = (0.02, 0.98)  # quantiles of energies beyond which their spread is not measured
+LEAST_SPREAD = 1e-3
+TINY = 1e-12  # an energy that is none
 CHUNK = 2048
 
 
@@ -45,24 +47,26 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def trusted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Which of these rows, (n, k), are to be remembered, (n,) bool.
+    """Which of these rows, (n, k) in random order, can be taken for normal; shape (n,), bool.
 
     A few anomalies that resemble each other vouch for each other. They are far from most rows and yet near
     some: their place by the distance to sparse random groups of rows (Sugiyama and Borgwardt, "Rapid
     distance-based outlier detection via sampling", NeurIPS 2013) is worse than by that to their nearest
     neighbours. The fifth of the rows of which this is most so is left out; clean data lose little by it.
+    Distances are those to the first `POOL` rows.
     """
-    n = len(x)
+    n, pool = len(x), x[:POOL]
     if n < 2 * GROUP:
         return torch.ones(n, dtype=torch.bool, device=x.device)
     groups = torch.stack(
-        [torch.randperm(n, generator=generator, device=x.device)[:GROUP] for _ in range(GROUPS)]
+        [torch.randperm(len(pool), generator=generator, device=x.device)[:GROUP] for _ in range(GROUPS)]
     )
     near, far = torch.empty(n, device=x.device), torch.empty(n, device=x.device)
     for start in range(0, n, CHUNK):
         part = torch.arange(start, min(start + CHUNK, n), device=x.device)
-        distance = squared_distances(x[part], x).clamp(min=0).sqrt()
-        distance[torch.arange(len(part)), part] = torch.inf
+        distance = squared_distances(x[part], pool).clamp(min=0).sqrt()
+        inside = part[part < len(pool)]
+        distance[torch.arange(len(inside)), inside] = torch.inf  # no row vouches for itself
         near[part] = distance.topk(NEIGHBOURS, largest=False)[0].mean(1)
         nearest = distance[:, groups].topk(3, largest=False)[0].mean(2)
         far[part] = (nearest + 1e-3).log().mean(1)
@@ -94,26 +98,31 @@ class Memory(nn.Module):
     count: Tensor
     weight: Tensor
     weight_without: Tensor
+    doubled: Tensor
+    squares: Tensor
 
     def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor) -> None:
         super().__init__()
         self.layout = layout
         for name, tensor in (("scale", scale), ("rows", rows), ("count", count)):
             self.register_buffer(name, tensor)
-        # Log-weights of each remembered row: as it stands, and for a row that may be one of those it stands for.
+        # Log-weights of each remembered row: as it stands, and for a row that it may itself stand for.
         self.register_buffer("weight", count.log(), persistent=False)
         self.register_buffer("weight_without", (count - 1).log().clamp(min=-1e9), persistent=False)
+        self.register_buffer("doubled", -2 * rows, persistent=False)
+        self.register_buffer("squares", (rows * rows).sum(1), persistent=False)
 
     @classmethod
-    def learn(cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator) -> Memory:
-        """Remember up to `size` of the rows, those that can be trusted."""
+    def learn(
+        cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator
+    ) -> tuple[Memory, Tensor]:
+        """Remember up to `size` of the rows, in random order; and tell which can be trusted, (n,) bool."""
         scale = scale_of(layout, rows)
-        pool = torch.randperm(rows.n, generator=generator, device=rows.ids.device)[: max(POOL, size)]
-        x = layout.measure(rows.take(pool)) * scale
-        x = x[trusted(x, generator)]
-        leaders = _leaders(x)
-        first, count = leaders.unique(return_counts=True)
-        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float())
+        x = layout.measure(rows) * scale
+        sound = trusted(x, generator)
+        pool = x[: max(POOL, size)][sound[: max(POOL, size)]]
+        first, count = _leaders(pool).unique(return_counts=True)
+        return cls(layout, scale, pool[first][:size].contiguous(), count[:size].float()), sound
 
     def place(self, rows: Rows) -> Tensor:
         """Where rows stand, (n, width)."""
@@ -128,20 +137,28 @@ class Memory(nn.Module):
     def energies(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Tell how odd each cell is, twice, (n, n_cells).
 
-        How far denoising moves it, squared; and how far it is, in the mean square, from the nearest remembered
-        rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain, Hezaveh and
-        Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593, section 3.2).
+        How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
+        remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
+        Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
         """
         x = self.place(rows)
-        distance = squared_distances(x, self.rows)
-        weight = torch.where(distance > BLIND**2, self.weight, self.weight_without)
-        denoised = torch.softmax(weight - distance / (2 * SIGMA**2), 1) @ self.rows
-        # Where a row's own copy stands for no other, its weight is -1e9: it is the farthest.
-        reached = distance - weight.clamp(max=0)
-        k = min(NEIGHBOURS, len(self.rows))
-        nearest = self.rows[reached.topk(k, largest=False)[1]]
-        gaps = (x - denoised) ** 2, ((x[:, None] - nearest) ** 2).mean(1)
-        return tuple(self._cells(gap, rows.present) for gap in gaps)  # type: ignore[return-value]
+        # One product and one selection over all that is remembered; the rest is done with the few selected.
+        partial = nn.functional.linear(x, self.doubled, self.squares)
+        value, index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)
+        distance = (value + (x * x).sum(1, keepdim=True)).clamp(min=0)
+        weight = torch.where(distance > BLIND**2, self.weight[index], self.weight_without[index])
+        gap = x[:, None] - self.rows[index]
+        logit = weight - distance / (2 * SIGMA**2)
+        # Weights below exp(-60) are none; products with numbers that small are slow.
+        share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
+        moved = (share[:, None] @ gap)[:, 0] ** 2
+        reached = distance - weight.clamp(
+            max=0
+        )  # a row's own copy, if it stands for no other, is the farthest
+        k = min(NEIGHBOURS, reached.shape[1])
+        among = (reached <= reached.topk(k, largest=False)[0][:, -1:]).float()
+        near = ((among / among.sum(1, keepdim=True))[:, None] @ gap**2)[:, 0]
+        return self._cells(moved, rows.present), self._cells(near, rows.present)
 
     def _cells(self, features: Tensor, present: Tensor) -> Tensor:
         cells = self.layout.sum_by_cell(features)
@@ -165,60 +182,62 @@ def _leaders(x: Tensor) -> Tensor:
 
 
 class Blend(nn.Module):
-    """Several energies of a row as one: their geometric mean, each to a power, 1 for a usual row.
+    """Several energies of a row as one: a mean of their fourth roots, 1 for a usual row.
+
+    Fourth roots of sums of squares are nearly normal whatever the number of columns (as the cube roots of
+    Wilson and Hilferty, 1931; square roots are rounded alike everywhere), so that no far tail of one energy
+    drowns the others.
 
     Parameters
     ----------
     usual : Tensor of shape (k,), float64
         Of each energy.
-    power : Tensor of shape (k,), float64
+    weight : Tensor of shape (k,), float64
         They add up to 1.
     """
 
     usual: Tensor
-    power: Tensor
+    weight: Tensor
 
-    def __init__(self, usual: Tensor, power: Tensor) -> None:
+    def __init__(self, usual: Tensor, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("usual", usual)
-        self.register_buffer("power", power)
-
-    @classmethod
-    def even(cls, k: int = 3) -> Blend:
-        """Equal powers of energies as they are."""
-        return cls(torch.ones(k, dtype=torch.float64), torch.full((k,), 1 / k, dtype=torch.float64))
+        self.register_buffer("weight", weight)
 
     @classmethod
     def learn(cls, fitted: Sequence[Tensor], unseen: Sequence[Tensor]) -> Blend:
-        """Choose the powers, without labels.
+        """Choose the weights, without labels.
 
-        Logarithms are brought to one spread, so that no energy drowns another. A model that explains the
-        rows it was fitted on better than others has learned them by heart, and loses its say: by 1 / (1 +
-        (gap / 2)^2), for a gap in units of the spread.
+        Energies are brought to one spread, so that each has one vote. A model that explains the rows it was
+        fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2)^2),
+        for a gap in units of the spread.
 
         Parameters
         ----------
         fitted, unseen : sequence of Tensor of shape (n,), float64
             Each energy of rows of the fit, and of rows that it has not seen; there may be none of these.
         """
-        usual, power = [], []
+        usual, weight = [], []
         for energy, other in zip(fitted, unseen, strict=True):
-            middle = energy.median().clamp(min=1e-12)
-            log, log_unseen = ((e + FLOOR * middle).log() for e in (energy, other))
-            low, high = log.quantile(torch.tensor(CLIPPED, dtype=log.dtype, device=log.device))
-            spread = log.clamp(low, high).std().clamp(min=1e-3)
-            gap = (log_unseen.median() - log.median()).clamp(min=0) / spread if len(other) else spread * 0
+            middle = energy.median().clamp(min=TINY)
+            root, root_unseen = (_root(e / middle) for e in (energy, other))
+            low, high = root.quantile(torch.tensor(CLIPPED, dtype=root.dtype, device=root.device))
+            spread = root.clamp(low, high).std(correction=0).clamp(min=LEAST_SPREAD)
+            gap = (root_unseen.median() - root.median()).clamp(min=0) / spread if len(other) else spread * 0
             usual.append(middle)
-            power.append(1 / (spread * (1 + gap**2 / 4)))
-        total = torch.stack(power)
+            weight.append(1 / (spread * (1 + gap**2 / 4)))
+        total = torch.stack(weight)
         return cls(torch.stack(usual), total / total.sum())
 
     def forward(self, *cells: Tensor) -> Tensor:
         """Blend energies told cell by cell, k of shape (n, n_cells), to cells that add up to the blend."""
-        parts, logs = [], []
-        for energy, usual, power in zip(cells, self.usual, self.power, strict=True):
-            part = energy.double() + FLOOR * usual / energy.shape[1]
+        parts = []
+        for energy, usual, weight in zip(cells, self.usual, self.weight, strict=True):
+            part = energy.double() / usual
             total = part.sum(1, keepdim=True)
-            parts.append(part * (power / total))
-            logs.append(power * (total / usual).log())
-        return sum(logs[1:], logs[0]).exp() * sum(parts[1:], parts[0])
+            parts.append(part * (weight * _root(total) / (total + TINY)))
+        return sum(parts[1:], parts[0])
+
+
+def _root(energy: Tensor) -> Tensor:
+    return energy.sqrt().sqrt()

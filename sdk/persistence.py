@@ -178,11 +178,13 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
 
 
 def _blend(arrays: Arrays) -> Blend:
-    wanted = torch.empty(len(Blend.even().power), dtype=torch.float64, device="meta")
-    _check_tensors(arrays, {"usual": wanted, "power": wanted}, "blend")
-    usual, power = arrays["usual"], arrays["power"]
-    require(bool((usual > 0).all() and (power >= 0).all() and power.sum() > 0), "its blend is not one of energies")
-    return Blend(torch.from_numpy(usual.copy()), torch.from_numpy(power.copy()))
+    wanted = torch.empty(arrays["weight"].shape, dtype=torch.float64, device="meta")
+    _check_tensors(arrays, {"usual": wanted, "weight": wanted}, "blend")
+    usual, weight = arrays["usual"], arrays["weight"]
+    finite = np.isfinite(usual * weight).all()
+    sound = finite and (usual > 0).all() and (weight >= 0).all() and weight.sum() > 0
+    require(bool(sound), "its blend is not one of energies")
+    return Blend(torch.from_numpy(usual.copy()), torch.from_numpy(weight.copy()))
 
 
 def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCodec:

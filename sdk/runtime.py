@@ -137,8 +137,8 @@ class Model(Face):
 
     Methods are those of the estimator that was exported, with the same tables, results and errors. A file has
     one task: "score" (`score_samples`, `decision_function`, `predict`, `anomaly_score`, `p_values`,
-    `explain`, `set_threshold`; `counterfactual` with a file that imputes), "generate" or "impute". One model may
-    be used by several threads at a time.
+    `explain`, `set_threshold`; `counterfactual` with a file that imputes), "generate" or "impute". One
+    model may be used by several threads at a time.
 
     Attributes
     ----------

@@ -30,41 +30,61 @@ class Verb(nn.Module):
         return next(self.model.parameters()).device
 
 
-class Scorer(Verb):
-    """How odd each cell is, and what was expected in its place.
+class Energies(Verb):
+    """How odd each cell is to the model and to the memory, and what was expected in its place.
 
     Parameters
     ----------
     codec : TableCodec
     model : Model
     memory : Memory
-    blend : Blend
-        Of the energies of model and memory.
     n_train : int
         Rows the model was trained on.
     """
 
     surprise_of_new: Tensor
 
-    def __init__(self, codec: TableCodec, model: Model, memory: Memory, blend: Blend, n_train: int) -> None:
+    def __init__(self, codec: TableCodec, model: Model, memory: Memory, n_train: int) -> None:
         super().__init__(codec, model)
-        self.memory, self.blend = memory, blend
+        self.memory = memory
         # What training never held gets the surprise of a new kind of row, by the rule of succession.
         surprise = torch.tensor(math.log(n_train + 1))
         self.register_buffer("surprise_of_new", surprise, persistent=False)
+
+    def apart(self, numbers: Tensor, ids: Tensor) -> tuple[list[Tensor], Rows]:
+        """Energies of each cell, (n, n_cells), of the model and then of the memory; and the rows expected."""
+        rows = self.codec(numbers, ids)
+        novel, here = self.codec.novel(rows), rows.to(self.device)
+        own, expected = self.model.energies(here)
+        found = (*own, *self.memory.energies(here))
+        return [torch.where(novel, self.surprise_of_new, cells.cpu()) for cells in found], expected.to("cpu")
+
+    def totals(self, numbers: Tensor, ids: Tensor) -> list[Tensor]:
+        """Each energy of whole rows, (n,), float64."""
+        with torch.inference_mode():
+            parts, _ = self.apart(numbers, ids)
+        return [cells.double().sum(1) for cells in parts]
+
+
+class Scorer(Energies):
+    """One energy of each cell, and what was expected in its place.
+
+    Parameters
+    ----------
+    codec, model, memory, n_train
+        As of `Energies`.
+    blend : Blend
+        Makes one energy of several.
+    """
+
+    def __init__(self, codec: TableCodec, model: Model, memory: Memory, n_train: int, blend: Blend) -> None:
+        super().__init__(codec, model, memory, n_train)
+        self.blend = blend
 
     def energies(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Rows]:
         """Energy of each cell, (n, n_cells) float64, and the rows expected."""
         parts, expected = self.apart(numbers, ids)
         return self.blend(*parts), expected
-
-    def apart(self, numbers: Tensor, ids: Tensor) -> tuple[list[Tensor], Rows]:
-        """What the model and then the memory find odd of each cell, (n, n_cells) each, and the rows expected."""
-        rows = self.codec(numbers, ids)
-        novel, here = self.codec.novel(rows), rows.to(self.device)
-        own, expected = self.model.energy(here)
-        found = (own, *self.memory.energies(here))
-        return [torch.where(novel, self.surprise_of_new, cells.cpu()) for cells in found], expected.to("cpu")
 
     def expected(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Decode expected rows; what shares the pooled level is told by the most frequent of it."""

@@ -142,8 +142,8 @@ class Diffusion(Family):
         heun = z + (after - sigma) * (slope + (euler - expected) / ahead) / 2
         return Rows(torch.where(given.present, given.clean, torch.where(after > 0, heun, euler)), ids)
 
-    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Denoising error at two noise levels, half the categories hidden at each; and the row expected.
+    def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
+        """Denoising errors at two noise levels, half the categories hidden at each; and the row expected.
 
         The row is denoised as it is, without noise: for the exact denoiser of the blurred data the error is
         sigma squared times the length of the score (equation 3 of EDM), a function of the row alone. It is
@@ -158,12 +158,12 @@ class Diffusion(Family):
             shown = layout.join(clean, rows.ids.masked_fill(turn == i, -1))
             estimate, scores = self.denoise(shown, clean.new_full((1, 1), level), noisy)
             gap = (estimate - clean) ** 2 + layout.gap(rows, estimate) ** 2
-            errors.append(gap / (2 * len(SCORE_LEVELS) * level**2))
+            errors.append(gap / (2 * level**2) * rows.present)
             expected.append(estimate / len(SCORE_LEVELS))
             surprise.append(layout.category_nll(scores, rows.ids.masked_fill(turn != i, -1)))
             levels = torch.where(turn == i, layout.mode(scores), levels)
-        error, surprises, mean = (reduce(torch.add, parts) for parts in (errors, surprise, expected))
-        return torch.cat([error * rows.present, surprises], 1), Rows(mean, levels)
+        surprises, mean = (reduce(torch.add, parts) for parts in (surprise, expected))
+        return [torch.cat([error, surprises], 1) for error in errors], Rows(mean, levels)
 
     @staticmethod
     def sigmas(n_steps: int) -> list[float]:

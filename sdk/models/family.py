@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
+from lookalike.memory import Memory
 
 
 class Model(nn.Module, ABC):
@@ -23,14 +24,17 @@ class Model(nn.Module, ABC):
         Adam's decay rates that suit the loss.
     measured : bool
         Whether it learns from standard scores, beside normal ones.
+    trusting : bool
+        Whether it learns from all rows; else from those alone that a memory trusts.
     """
 
     layout: Layout
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     measured: ClassVar[bool] = False
+    trusting: ClassVar[bool] = True
 
-    def prepare(self, rows: Rows) -> None:
-        """Look at some training rows before training."""
+    def prepare(self, memory: Memory) -> None:
+        """Hear what is remembered, before training."""
 
     @abstractmethod
     def objectives(
@@ -39,10 +43,11 @@ class Model(nn.Module, ABC):
         """Yield each loss with the parameters that it moves; those move before the next loss is asked for."""
 
     @abstractmethod
-    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+    def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """Tell how odd each cell is, (n, n_cells), from 0 on, and what was expected in its place.
 
-        Deterministic, and a function of each row alone. A row's energy is the sum over its cells.
+        In as many ways as the model has, each with a vote. Deterministic, and a function of each row alone. A
+        row's energy is the sum over its cells.
         """
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:

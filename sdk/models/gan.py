@@ -135,7 +135,7 @@ class GAN(Family):
         drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
 
-    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+    def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """How far each part of the row is from its completion given the rest, and the completions.
 
         The columns are hidden in turn, a group at a time, and completed from a few fixed noises.
@@ -152,4 +152,4 @@ class GAN(Family):
             levels = torch.where(hidden[:, d:], layout.mode(outs[:, d:]), levels)
             surprise = torch.where(hidden[:, d:], layout.category_nll(outs[:, d:], rows.ids), surprise)
         gap = (rows.clean - numbers) ** 2 + layout.gap(rows, numbers) ** 2
-        return torch.cat([gap / 2 * rows.present, surprise], 1), Rows(numbers, levels)
+        return [torch.cat([gap / 2 * rows.present, surprise], 1)], Rows(numbers, levels)

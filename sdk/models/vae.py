@@ -115,11 +115,11 @@ class VAE(Family):
         drawn = Rows(numbers, layout.draw(scores + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
 
-    def energy(self, rows: Rows) -> tuple[Tensor, Rows]:
+    def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
 
-        The bound, counted from the least that a coordinate's surprise can be, sees ranks; the distance, half the
-        square in standard scores, sees how far out a value is.
+        The bound, counted from the least that a coordinate's surprise can be, sees ranks; the distance, half
+        the square in standard scores, sees how far out a value is.
         """
         layout = self.layout
         nothing = layout.nothing(1, rows.numbers.device)
@@ -130,4 +130,4 @@ class VAE(Family):
         least = (LOG_VARIANCE[0] + math.log(2 * math.pi)) / 2
         distance = (layout.gap(rows, mean) ** 2 / 2 - least) * rows.present
         distance = nn.functional.pad(distance, (0, layout.n_categories))
-        return cells + distance, Rows(mean, layout.mode(scores))
+        return [cells + distance], Rows(mean, layout.mode(scores))
