@@ -51,6 +51,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
+    "Detector": Model("lookalike:Detector", "lookalike"),
     "Diffusion": Model("lookalike:Diffusion", "lookalike"),
     "VAE": Model("lookalike:VAE", "lookalike"),
     "GAN": Model("lookalike:GAN", "lookalike"),

@@ -36,7 +36,6 @@ from lookalike.verbs import Completer, Energies, Scorer
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
 MOST_WEIGHED = 2048  # rows on which energies are weighed
-MOST_TRUSTED = 100_000  # rows of which a model that does not trust all of them learns
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
@@ -128,17 +127,14 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         watch = part if n >= FEWEST_UNSEEN else 0
         order = torch.randperm(n, generator=seeded(seed, "split", 0)).numpy()
         calibration, watched, training = np.split(order, [part, part + watch])
+        training = np.sort(training)
 
-        codec = _fit_codec(schema, table, np.sort(training), self.max_levels)
+        codec = _fit_codec(schema, table, training, self.max_levels)
         width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
-        most = max(POOL, self.memory) if model.trusting else MOST_TRUSTED
-        rows = codec(*_tensors(table.rows(order[part:][:most]))).to(device)
-        memory, sound = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
+        rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
+        memory = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
         model.prepare(memory)
-        if not model.trusting:
-            training = training[: max(len(sound) - watch, 0)][sound[watch:].cpu().numpy()]
-        training = np.sort(training)
         data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None

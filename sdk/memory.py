@@ -25,6 +25,7 @@ NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a w
 GROUPS, GROUP = 32, 16
 CLIPPED = (0.02, 0.98)  # quantiles of energies beyond which their spread is not measured
 LEAST_SPREAD = 1e-3
+BY_HEART = 2.5  # spreads between rows of the fit and others, from which a model has learned rows by heart
 TINY = 1e-12  # an energy that is none
 CHUNK = 2048
 
@@ -47,26 +48,23 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def trusted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Which of these rows, (n, k) in random order, can be taken for normal; shape (n,), bool.
+    """Which of these rows, (n, k), are to be remembered, (n,) bool.
 
     A few anomalies that resemble each other vouch for each other. They are far from most rows and yet near
     some: their place by the distance to sparse random groups of rows (Sugiyama and Borgwardt, "Rapid
     distance-based outlier detection via sampling", NeurIPS 2013) is worse than by that to their nearest
     neighbours. The fifth of the rows of which this is most so is left out; clean data lose little by it.
-    Distances are those to the first `POOL` rows.
     """
-    n, pool = len(x), x[:POOL]
+    n = len(x)
     if n < 2 * GROUP:
         return torch.ones(n, dtype=torch.bool, device=x.device)
     groups = torch.stack(
-        [torch.randperm(len(pool), generator=generator, device=x.device)[:GROUP] for _ in range(GROUPS)]
+        [torch.randperm(n, generator=generator, device=x.device)[:GROUP] for _ in range(GROUPS)]
     )
     near, far = torch.empty(n, device=x.device), torch.empty(n, device=x.device)
-    for start in range(0, n, CHUNK):
-        part = torch.arange(start, min(start + CHUNK, n), device=x.device)
-        distance = squared_distances(x[part], pool).clamp(min=0).sqrt()
-        inside = part[part < len(pool)]
-        distance[torch.arange(len(inside)), inside] = torch.inf  # no row vouches for itself
+    for part in torch.arange(n, device=x.device).split(CHUNK):
+        distance = squared_distances(x[part], x).clamp(min=0).sqrt()
+        distance[torch.arange(len(part)), part] = torch.inf  # no row vouches for itself
         near[part] = distance.topk(NEIGHBOURS, largest=False)[0].mean(1)
         nearest = distance[:, groups].topk(3, largest=False)[0].mean(2)
         far[part] = (nearest + 1e-3).log().mean(1)
@@ -113,16 +111,13 @@ class Memory(nn.Module):
         self.register_buffer("squares", (rows * rows).sum(1), persistent=False)
 
     @classmethod
-    def learn(
-        cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator
-    ) -> tuple[Memory, Tensor]:
-        """Remember up to `size` of the rows, in random order; and tell which can be trusted, (n,) bool."""
+    def learn(cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator) -> Memory:
+        """Remember up to `size` of the rows, which come in random order."""
         scale = scale_of(layout, rows)
         x = layout.measure(rows) * scale
-        sound = trusted(x, generator)
-        pool = x[: max(POOL, size)][sound[: max(POOL, size)]]
-        first, count = _leaders(pool).unique(return_counts=True)
-        return cls(layout, scale, pool[first][:size].contiguous(), count[:size].float()), sound
+        x = x[trusted(x, generator)]
+        first, count = _leaders(x).unique(return_counts=True)
+        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float())
 
     def place(self, rows: Rows) -> Tensor:
         """Where rows stand, (n, width)."""
@@ -209,7 +204,7 @@ class Blend(nn.Module):
         """Choose the weights, without labels.
 
         Energies are brought to one spread, so that each has one vote. A model that explains the rows it was
-        fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2)^2),
+        fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2.5)^4),
         for a gap in units of the spread.
 
         Parameters
@@ -225,7 +220,7 @@ class Blend(nn.Module):
             spread = root.clamp(low, high).std(correction=0).clamp(min=LEAST_SPREAD)
             gap = (root_unseen.median() - root.median()).clamp(min=0) / spread if len(other) else spread * 0
             usual.append(middle)
-            weight.append(1 / (spread * (1 + gap**2 / 4)))
+            weight.append(1 / (spread * (1 + (gap / BY_HEART) ** 4)))
         total = torch.stack(weight)
         return cls(torch.stack(usual), total / total.sum())
 

@@ -34,7 +34,6 @@ class Detector(Model):
     """
 
     measured = True
-    trusting = False
     scale: Tensor
     sigma: Tensor
 

@@ -24,14 +24,11 @@ class Model(nn.Module, ABC):
         Adam's decay rates that suit the loss.
     measured : bool
         Whether it learns from standard scores, beside normal ones.
-    trusting : bool
-        Whether it learns from all rows; else from those alone that a memory trusts.
     """
 
     layout: Layout
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     measured: ClassVar[bool] = False
-    trusting: ClassVar[bool] = True
 
     def prepare(self, memory: Memory) -> None:
         """Hear what is remembered, before training."""
