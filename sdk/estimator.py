@@ -99,8 +99,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
             Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at
             most 4,096, is held out to calibrate scores, and as many to weigh energies and to stop early.
-        y : object
-            Ignored, for scikit-learn's sake.
+        y : array-like of shape (n_rows,), optional
+            -1 for rows known to be anomalies, 1 for the others, labelled or not. Known anomalies are not
+            learned from; they choose between energies, and rows like them are odder. Labels without any -1
+            are ignored, for scikit-learn's sake.
 
         Returns
         -------
@@ -111,13 +113,15 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         SchemaError
             If the data cannot be learned from: which column, and why.
         ValueError
-            If a parameter is out of its range.
+            If a parameter is out of its range, or y is not of 1 and -1 or of another length than X.
         """
         check_parameters(self.get_params(deep=False))
         device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
         schema = Schema.fit(X, self.schema)
-        table = schema.encode(X)
+        everything = schema.encode(X)
+        odd = _known_anomalies(y, len(everything))
+        table, anomalies = everything.rows(np.flatnonzero(~odd)), everything.rows(np.flatnonzero(odd))
         n = len(table)
         if n < 2:
             raise SchemaError(
@@ -133,7 +137,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         width = self.width or (256 if n >= LARGE else 128)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
-        memory = Memory.learn(codec.layout, rows, self.memory, seeded(seed, "memory", 0, device))
+        known = codec(*_tensors(anomalies)).to(device)
+        memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
         model.prepare(memory)
         data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
@@ -161,15 +166,13 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.memory_ = memory
         some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
         energies = Energies(codec, model, memory, len(training))
-        fitted, unseen = (
-            energies.totals(*_tensors(table.rows(rows))) for rows in (training[some], watched[:MOST_WEIGHED])
-        )
-        self.blend_ = Blend.learn(fitted, unseen)
+        told = (table.rows(training[some]), table.rows(watched[:MOST_WEIGHED]), anomalies)
+        self.blend_ = Blend.learn(*(energies.totals(*_tensors(rows)) for rows in told))
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
         else:
-            offset = float(np.percentile(self._scores(table), 100.0 * float(self.contamination)))
+            offset = float(np.percentile(self._scores(everything), 100.0 * float(self.contamination)))
         self._learn(
             State(schema, codec, model, memory, self.blend_, normal, history, width, len(training), offset)
         )
@@ -196,7 +199,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:
         """Fit, and predict the rows fitted; shape (n_rows,)."""
-        return self.fit(X).predict(X)
+        return self.fit(X, y).predict(X)
 
     def _check(self, task: str) -> None:
         check_is_fitted(self)
@@ -386,6 +389,21 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _known_anomalies(y: object, n: int) -> NDArray[np.bool_]:
+    """Which rows are labelled -1, shape (n,)."""
+    labels = np.full(n, 1) if y is None else np.asarray(y)
+    if labels.dtype.kind not in "iufb" or not (labels == -1).any():
+        return np.zeros(n, dtype=bool)
+    if labels.shape != (n,):
+        raise ValueError(f"y must have one label a row, {n:,} in all, got shape {labels.shape}.")
+    strange = labels[(labels != 1) & (labels != -1)]
+    if len(strange):
+        raise ValueError(
+            f"y must hold -1 for known anomalies and 1 for other rows, got {strange[0]} as well."
+        )
+    return np.asarray(labels == -1)
 
 
 def _batch_size(n: int, layout: Layout) -> int:

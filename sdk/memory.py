@@ -26,6 +26,8 @@ GROUPS, GROUP = 32, 16
 CLIPPED = (0.02, 0.98)  # quantiles of energies beyond which their spread is not measured
 LEAST_SPREAD = 1e-3
 BY_HEART = 2.5  # spreads between rows of the fit and others, from which a model has learned rows by heart
+PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
+NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
 CHUNK = 2048
 
@@ -89,20 +91,24 @@ class Memory(nn.Module):
         Remembered features, scaled.
     count : Tensor of shape (m,)
         How many fitted rows each stands for.
+    anomalies : Tensor of shape (a, width)
+        Features of rows that are known to be anomalies, scaled; there may be none.
     """
 
     scale: Tensor
     rows: Tensor
     count: Tensor
+    anomalies: Tensor
     weight: Tensor
     weight_without: Tensor
     doubled: Tensor
     squares: Tensor
 
-    def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor) -> None:
+    def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, anomalies: Tensor) -> None:
         super().__init__()
         self.layout = layout
-        for name, tensor in (("scale", scale), ("rows", rows), ("count", count)):
+        tensors = (("scale", scale), ("rows", rows), ("count", count), ("anomalies", anomalies))
+        for name, tensor in tensors:
             self.register_buffer(name, tensor)
         # Log-weights of each remembered row: as it stands, and for a row that it may itself stand for.
         self.register_buffer("weight", count.log(), persistent=False)
@@ -111,13 +117,16 @@ class Memory(nn.Module):
         self.register_buffer("squares", (rows * rows).sum(1), persistent=False)
 
     @classmethod
-    def learn(cls, layout: Layout, rows: Rows, size: int, generator: torch.Generator) -> Memory:
-        """Remember up to `size` of the rows, which come in random order."""
+    def learn(
+        cls, layout: Layout, rows: Rows, anomalies: Rows, size: int, generator: torch.Generator
+    ) -> Memory:
+        """Remember up to `size` of the rows, which come in random order, and of the known anomalies."""
         scale = scale_of(layout, rows)
+        known = (layout.measure(anomalies) * scale)[:size]
         x = layout.measure(rows) * scale
         x = x[trusted(x, generator)]
         first, count = _leaders(x).unique(return_counts=True)
-        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float())
+        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float(), known)
 
     def place(self, rows: Rows) -> Tensor:
         """Where rows stand, (n, width)."""
@@ -129,12 +138,13 @@ class Memory(nn.Module):
         noise = torch.randn(n, self.rows.shape[1], generator=generator, device=self.rows.device)
         return self.layout.unmeasure((self.rows[i] + SIGMA * noise) / self.scale)
 
-    def energies(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Tell how odd each cell is, twice, (n, n_cells).
+    def energies(self, rows: Rows) -> list[Tensor]:
+        """Tell how odd each cell is, in two ways, (n, n_cells); in three where anomalies are known.
 
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
         Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
+        The third is the second as a share of the distance to the nearest known anomaly.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
@@ -153,7 +163,12 @@ class Memory(nn.Module):
         k = min(NEIGHBOURS, reached.shape[1])
         among = (reached <= reached.topk(k, largest=False)[0][:, -1:]).float()
         near = ((among / among.sum(1, keepdim=True))[:, None] @ gap**2)[:, 0]
-        return self._cells(moved, rows.present), self._cells(near, rows.present)
+        found = [self._cells(moved, rows.present), self._cells(near, rows.present)]
+        if len(self.anomalies):
+            far = squared_distances(x, self.anomalies)
+            far = torch.where(far > BLIND**2, far, NOWHERE).amin(1, keepdim=True)
+            found.append(found[1] / (far + SIGMA**2))
+        return found
 
     def _cells(self, features: Tensor, present: Tensor) -> Tensor:
         cells = self.layout.sum_by_cell(features)
@@ -200,27 +215,34 @@ class Blend(nn.Module):
         self.register_buffer("weight", weight)
 
     @classmethod
-    def learn(cls, fitted: Sequence[Tensor], unseen: Sequence[Tensor]) -> Blend:
-        """Choose the weights, without labels.
+    def learn(cls, fitted: Sequence[Tensor], unseen: Sequence[Tensor], anomalies: Sequence[Tensor]) -> Blend:
+        """Choose the weights.
 
         Energies are brought to one spread, so that each has one vote. A model that explains the rows it was
         fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2.5)^4),
-        for a gap in units of the spread.
+        for a gap in units of the spread. Known anomalies move the votes by how well each energy tells them
+        from rows not seen, the more the more they are; they alone give likeness to them a vote.
 
         Parameters
         ----------
-        fitted, unseen : sequence of Tensor of shape (n,), float64
-            Each energy of rows of the fit, and of rows that it has not seen; there may be none of these.
+        fitted, unseen, anomalies : sequence of Tensor of shape (n,), float64
+            Each energy of rows of the fit, of rows that it has not seen, and of known anomalies; there may be
+            none of these two.
         """
         usual, weight = [], []
-        for energy, other in zip(fitted, unseen, strict=True):
+        for k, (energy, other, odd) in enumerate(zip(fitted, unseen, anomalies, strict=True)):
             middle = energy.median().clamp(min=TINY)
             root, root_unseen = (_root(e / middle) for e in (energy, other))
             low, high = root.quantile(torch.tensor(CLIPPED, dtype=root.dtype, device=root.device))
             spread = root.clamp(low, high).std(correction=0).clamp(min=LEAST_SPREAD)
             gap = (root_unseen.median() - root.median()).clamp(min=0) / spread if len(other) else spread * 0
+            vote = 1 / (1 + (gap / BY_HEART) ** 4)
+            if len(odd):
+                alike = len(fitted) - 1  # likeness to known anomalies is told last
+                tells = _gini(odd, other if len(other) else energy) ** 2
+                vote = vote * ((k < alike) * PRIOR_LABELS + len(odd) * tells) / (PRIOR_LABELS + len(odd))
             usual.append(middle)
-            weight.append(1 / (spread * (1 + (gap / BY_HEART) ** 4)))
+            weight.append(vote / spread)
         total = torch.stack(weight)
         return cls(torch.stack(usual), total / total.sum())
 
@@ -232,6 +254,12 @@ class Blend(nn.Module):
             total = part.sum(1, keepdim=True)
             parts.append(part * (weight * _root(total) / (total + TINY)))
         return sum(parts[1:], parts[0])
+
+
+def _gini(odd: Tensor, usual: Tensor) -> Tensor:
+    """2 AUROC - 1 of telling odd from usual by what is higher, not below 0."""
+    above = (odd[:, None] > usual).double() + (odd[:, None] == usual).double() / 2
+    return (2 * above.mean() - 1).clamp(min=0)
 
 
 def _root(energy: Tensor) -> Tensor:

@@ -166,7 +166,9 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
         len(shape) == 2 and shape[0] > 0 and shape[1] == layout.width,
         f"its remembered rows have shape {shape}",
     )
-    wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1]}
+    known = arrays["anomalies"].shape
+    require(known[1:] == shape[1:], f"its known anomalies have shape {known}")
+    wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1], "anomalies": known}
     _check_tensors(arrays, {k: torch.empty(v, device="meta") for k, v in wanted.items()}, "memory")
     require(
         all(np.isfinite(a).all() for a in arrays.values())
@@ -174,7 +176,7 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
         and (arrays["scale"] > 0).all(),
         "its memory is not one of rows",
     )
-    return Memory(layout, *(torch.from_numpy(arrays[name].copy()) for name in ("scale", "rows", "count")))
+    return Memory(layout, *(torch.from_numpy(arrays[name].copy()) for name in wanted))
 
 
 def _blend(arrays: Arrays) -> Blend:

@@ -17,7 +17,7 @@ import lookalike as la
 pytestmark = pytest.mark.filterwarnings("ignore::lookalike.LookalikeWarning")
 
 TINY = {"max_steps": 25, "width": 16, "depth": 1, "batch_size": 64}
-FAMILIES = [la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2)]
+FAMILIES = [la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2), la.Detector(**TINY)]
 
 
 @parametrize_with_checks(FAMILIES)

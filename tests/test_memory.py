@@ -1,0 +1,68 @@
+"""The memory: exact denoising, what it does not trust, and how energies become one."""
+
+import numpy as np
+import pytest
+import torch
+
+from lookalike.layout import Layout, Rows
+from lookalike.memory import SIGMA, Blend, Memory, trusted
+
+
+def remembered(x: torch.Tensor, anomalies: torch.Tensor | None = None) -> Memory:
+    layout = Layout(x.shape[1], [], range(x.shape[1]))
+    known = x[:0] if anomalies is None else anomalies
+    return Memory(layout, torch.ones(x.shape[1]), x, torch.ones(len(x)), known)
+
+
+def rows(x: torch.Tensor) -> Rows:
+    return Rows(x, torch.empty(len(x), 0, dtype=torch.long))
+
+
+def test_denoising_is_the_weighted_mean_of_what_is_remembered() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, new = torch.randn(12, 3, generator=generator), torch.randn(50, 3, generator=generator) * 2
+    moved, near = remembered(x).energies(rows(new))
+    distance = torch.cdist(new.double(), x.double()) ** 2
+    weights = torch.softmax(-distance / (2 * SIGMA**2), 1)
+    assert torch.allclose(moved.double(), (new - weights @ x.double()) ** 2, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(near.sum(1).double(), distance.sort(1)[0][:, :5].mean(1), rtol=1e-4)
+
+
+def test_a_row_is_scored_as_if_it_had_not_been_fitted() -> None:
+    x = torch.randn(15, 4, generator=torch.Generator().manual_seed(1))
+    whole = remembered(x).energies(rows(x[:1]))
+    without = remembered(x[1:]).energies(rows(x[:1]))
+    for a, b in zip(whole, without, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_row_seen_twice_is_known() -> None:
+    x = torch.randn(15, 4, generator=torch.Generator().manual_seed(1))
+    memory = remembered(x)
+    twice = Memory(memory.layout, memory.scale, x, torch.where(torch.arange(15) == 0, 2.0, 1.0), x[:0])
+    assert twice.energies(rows(x[:1]))[0].sum() < 0.1 * memory.energies(rows(x[:1]))[0].sum()
+
+
+def test_anomalies_that_vouch_for_each_other_are_not_trusted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(950, 5, generator=generator)
+    clique = 6 + 0.1 * torch.randn(50, 5, generator=generator)
+    sound = trusted(torch.cat([normal, clique]), generator)
+    assert not sound[950:].any()
+    assert sound[:950].float().mean() > 0.8
+
+
+def test_energies_of_one_spread_have_equal_votes_and_what_was_learned_by_heart_has_little() -> None:
+    rng = np.random.default_rng(0)
+    a, b, unseen = (torch.from_numpy(rng.chisquare(8, 500)) for _ in range(3))
+    none = torch.empty(0, dtype=torch.float64)
+    blend = Blend.learn([a, 100 * b], [unseen, 100 * unseen], [none, none])
+    assert blend.weight.tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+    blend = Blend.learn([a, b / 1000], [unseen, unseen], [none, none])
+    assert blend.weight[1] < 0.05
+    cells = torch.from_numpy(rng.chisquare(1, (20, 4)))
+    both = Blend.learn([a, b], [unseen, unseen], [none, none])(cells, 3 * cells)
+    assert both.shape == cells.shape
+    assert (both >= 0).all()
+    order = both.sum(1).argsort()
+    assert order.tolist() == cells.sum(1).argsort().tolist()
