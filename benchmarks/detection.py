@@ -69,7 +69,7 @@ MODELS = {
     "DTE-C": Model("baselines:DTEC", "torch"),
     "TCCM": Model("baselines:TCCM", "torch"),
 }
-DEFAULT = ("Diffusion", "VAE", "GAN", "MeanKNN5")
+DEFAULT = ("Detector", "Diffusion", "VAE", "GAN", "MeanKNN5")
 # Whom the differences are taken to.
 REFERENCES = {
     "clean": ("MeanKNN5",),

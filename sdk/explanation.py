@@ -31,9 +31,9 @@ class Explanation:
     columns : list
         Names of the columns that were modelled; a group stands in place of its columns.
     shares : ndarray of shape (n_rows, n_columns), float64
-        Each column's part of the row's energy, in nats; the parts add up to `anomaly_score`.
+        Each column's part of the row's energy; the parts add up to `anomaly_score`, 1 for a usual row.
     falls : ndarray of shape (n_rows, n_columns), float64
-        How far the energy would fall if the column held what is expected there, in nats; negative where it
+        How far the energy would fall if the column held what is expected there; negative where it
         would rise. NaN where that was not tried.
     expected : DataFrame, Table or ndarray
         What would have been normal in place of each value: given the other values where a fall is told, else

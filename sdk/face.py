@@ -54,7 +54,7 @@ class Face(Thresholded):
         Returns
         -------
         ndarray of shape (n_rows,), float64
-            Higher is more normal; minus an energy in nats. A row's score depends on the row alone.
+            Higher is more normal; minus an energy, -1 for a usual row. It depends on the row alone.
 
         Raises
         ------

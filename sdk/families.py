@@ -318,7 +318,7 @@ class Diffusion(Estimator):
     memory : int
         Rows remembered to score with, at most.
     max_steps : int, optional
-        Of training; by default it grows like n_rows^0.6, from 500 to 4,000.
+        Of training; by default it grows like n_rows^0.6, from 1,000 to 4,000.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
@@ -369,7 +369,7 @@ class Diffusion(Estimator):
     """
 
     _key = "diffusion"
-    _fewest_steps = 500
+    _fewest_steps = 1000
 
     def __init__(
         self,

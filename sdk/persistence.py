@@ -81,7 +81,8 @@ def card(family: str, state: State) -> str:
         f"# {family} of a table\n\nMade by lookalike {__version__}. Learned from {state.n_train} rows; "
         f"training ended {state.history.ended}, in {state.history.seconds:.1f} s.\n\n"
         f"```\n{state.schema!r}\n```\n\n"
-        "Generated rows resemble the rows it was fitted on; no guarantee of privacy comes with them.\n"
+        f"It holds {len(state.memory.rows):,} of these rows, by which it scores, and generated rows resemble "
+        "them: no guarantee of privacy comes with either.\n"
     )
 
 

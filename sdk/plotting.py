@@ -157,7 +157,7 @@ def plot_explanation(explanation: Explanation, row: int = 0, k: int = 8, ax: Axe
         else f", {'odd' if energy > most else 'normal'}: normal rows have up to {most:.3g}"
     )
     ax.set_title(f"row {row}: energy {energy:.3g}{verdict}", fontsize="medium", loc="left")
-    ax.set_xlabel("nats")
+    ax.set_xlabel("energy, 1 for a usual row")
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
