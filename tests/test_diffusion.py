@@ -108,16 +108,14 @@ def test_time_is_the_distribution_function_of_the_training_noise():
 
 def test_energy_is_sigma_squared_times_the_squared_score_of_the_blurred_data(double):
     model, x = gaussian_diffusion(), 3 * white(50)
-    cells, expected = model.energy(numbers(x))
-    energy, denoised = torch.zeros(50, 2), torch.zeros(50, 2)
-    for sigma in SCORE_LEVELS:
+    found, expected = model.energies(numbers(x))
+    denoised = torch.zeros(50, 2)
+    for sigma, cells in zip(SCORE_LEVELS, found, strict=True):
         blurred = MultivariateNormal(MU, S + sigma**2 * torch.eye(2))
         point = x.clone().requires_grad_()
         (score,) = torch.autograd.grad(blurred.log_prob(point).sum(), point)
-        # Half of it: the units are the coordinates here, and both measures are averaged.
-        energy += sigma**2 * score**2 / 2
+        torch.testing.assert_close(cells, sigma**2 * score**2)  # the units are the coordinates here
         denoised += (x + sigma**2 * score) / len(SCORE_LEVELS)
-    torch.testing.assert_close(cells, energy)
     torch.testing.assert_close(expected.numbers, denoised)
 
 
@@ -169,7 +167,7 @@ def test_the_energy_of_a_category_is_its_surprise_given_the_other():
     model = build(Diffusion, Layout(0, [2, 2], [0, 1]))
     model.denoise = agreement
     ids = torch.tensor([[0, 0], [0, 1], [1, 1], [-1, 0]])
-    cells, expected = model.energy(Rows(torch.zeros(4, 0), ids))
+    (cells, _), expected = model.energies(Rows(torch.zeros(4, 0), ids))
     yes, no, alone = -math.log(AGREE), -math.log(1 - AGREE), -math.log(0.5)
     torch.testing.assert_close(cells, torch.tensor([[yes, yes], [no, no], [yes, yes], [0, alone]]))
     assert expected.ids[:3].tolist() == [[0, 0], [1, 0], [1, 1]]

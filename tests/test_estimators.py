@@ -206,14 +206,14 @@ def test_extreme_numbers_have_finite_scores(family, value):
 def test_a_score_that_is_no_number_is_an_error(family, monkeypatch):
     X = np.random.default_rng(0).normal(size=(200, 2))
     model = family(max_steps=5).fit(X)
-    energy = type(model.model_).energy
+    energies = type(model.model_).energies
 
     def broken(self, rows):
-        cells, expected = energy(self, rows)
-        cells[3, 1] = torch.nan
-        return cells, expected
+        found, expected = energies(self, rows)
+        found[0][3, 1] = torch.nan
+        return found, expected
 
-    monkeypatch.setattr(type(model.model_), "energy", broken)
+    monkeypatch.setattr(type(model.model_), "energies", broken)
     with pytest.raises(la.SchemaError, match="row 3 has no finite score: its value of column 'x1'"):
         model.score_samples(X)
 

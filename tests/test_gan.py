@@ -64,11 +64,11 @@ def test_real_and_completed_rows_agree_where_they_are_observed_and_the_critic_is
 def test_what_is_expected_of_a_column_does_not_see_the_column():
     model, rows, others = build(GAN, MIXED), mixed_rows(40), mixed_rows(40, seed=100)
     everything = torch.ones(40, MIXED.n_columns, dtype=torch.bool)
-    _, before = model.energy(rows)
+    _, before = model.energies(rows)
     for column in range(MIXED.n_columns):
         own = MIXED.column_of_cell == column
         changed = MIXED.reveal(MIXED.hide(rows, own.expand(40, -1)), others, everything)
-        _, after = model.energy(changed)
+        _, after = model.energies(changed)
         same = torch.cat([before.numbers == after.numbers, before.ids == after.ids], 1)
         assert same[:, own].all()
         assert not same[:, ~own].all()

@@ -61,26 +61,27 @@ def assert_close(a, b):
 
 def test_a_rows_energy_is_its_own_wherever_it_stands(model, layout):
     rows = random_rows(layout)
-    cells, expected = model.energy(rows)
-    assert cells.shape == (N, layout.n_cells)
-    assert torch.isfinite(cells).all()
+    found, expected = model.energies(rows)
+    assert all(cells.shape == (N, layout.n_cells) for cells in found)
+    assert all(torch.isfinite(cells).all() and (cells >= 0).all() for cells in found)
     assert not expected.numbers.isnan().any()
     assert ((expected.ids >= 0) & (expected.ids < torch.tensor(layout.sizes))).all()
     order = torch.randperm(N, generator=seeded(0))
     for index in (order, *(slice(i, i + 1) for i in range(9))):
-        some, rest = model.energy(rows.take(index))
-        torch.testing.assert_close(some, cells[index], rtol=1e-4, atol=1e-4)
+        some, rest = model.energies(rows.take(index))
+        torch.testing.assert_close(some, [cells[index] for cells in found], rtol=1e-4, atol=1e-4)
         assert_close(rest, expected.take(index))
 
 
 def test_energy_has_no_chance_in_it(model, layout):
     rows = random_rows(layout)
-    assert torch.equal(model.energy(rows)[0], model.energy(rows)[0])
+    for first, second in zip(model.energies(rows)[0], model.energies(rows)[0], strict=True):
+        assert torch.equal(first, second)
 
 
 def test_a_missing_cell_has_no_surprise_of_its_own(model, layout):
     rows = random_rows(layout)
-    cells, _ = model.energy(rows)
+    (cells, *_), _ = model.energies(rows)
     missing = cells[~layout.known(rows)]
     if isinstance(model, VAE):  # its divergence belongs to the row, and is shared among all cells
         unknown = (~layout.known(rows)).nonzero()[:, 0]
