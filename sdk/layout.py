@@ -62,6 +62,11 @@ def pick(x: Tensor, columns: Tensor) -> Tensor:
     return x.index_select(1, columns)
 
 
+def add_up(x: Tensor) -> Tensor:
+    """Sum over the last axis, as a product: the order in which onnxruntime sums up varies with the batch."""
+    return x @ x.new_ones(x.shape[-1])
+
+
 class Categorical(nn.Module):
     """Categories of similar size, padded to one width so that each operation runs once for all of them.
 
@@ -212,7 +217,9 @@ class Layout(nn.Module):
         d = self.n_numbers
         if not self.sizes:
             return features
-        parts = [part.unflatten(1, (-1, block.levels)).sum(2) for block, part in self._parts(features[:, d:])]
+        parts = [
+            add_up(part.unflatten(1, (-1, block.levels))) for block, part in self._parts(features[:, d:])
+        ]
         return torch.cat([features[:, :d], self._in_order(parts)], 1)
 
     def known(self, rows: Rows) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lookalike.layout import Layout, Rows
+from lookalike.layout import Layout, Rows, add_up
 from lookalike.preprocessing import squash
 
 SIGMA = 0.5  # of the blur, on columns of unit spread
@@ -29,6 +29,7 @@ BY_HEART = 2.5  # spreads between rows of the fit and others, from which a model
 PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
 NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
+FLOOR = 1e-3  # of a usual energy: below it roots would tell rounding errors apart
 CHUNK = 2048
 
 
@@ -46,7 +47,7 @@ def scale_of(layout: Layout, rows: Rows) -> Tensor:
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Between rows of x (n, k) and of y (m, k), shape (n, m)."""
-    return (x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * (x @ y.T)
+    return add_up(x * x)[:, None] + add_up(y * y) - 2 * (x @ y.T)
 
 
 def trusted(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,8 +102,7 @@ class Memory(nn.Module):
     anomalies: Tensor
     weight: Tensor
     weight_without: Tensor
-    doubled: Tensor
-    squares: Tensor
+    from_one: Tensor
 
     def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, anomalies: Tensor) -> None:
         super().__init__()
@@ -113,8 +113,10 @@ class Memory(nn.Module):
         # Log-weights of each remembered row: as it stands, and for a row that it may itself stand for.
         self.register_buffer("weight", count.log(), persistent=False)
         self.register_buffer("weight_without", (count - 1).log().clamp(min=-1e9), persistent=False)
-        self.register_buffer("doubled", -2 * rows, persistent=False)
-        self.register_buffer("squares", (rows * rows).sum(1), persistent=False)
+        # (x, 1) @ from_one is what a squared distance has beside |x|^2. No linear layer: int8 would round
+        # what are small differences of large numbers.
+        from_one = torch.cat([-2 * rows, (rows * rows).sum(1, keepdim=True)], 1).T.contiguous()
+        self.register_buffer("from_one", from_one, persistent=False)
 
     @classmethod
     def learn(
@@ -148,11 +150,12 @@ class Memory(nn.Module):
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
-        partial = nn.functional.linear(x, self.doubled, self.squares)
-        value, index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)
-        distance = (value + (x * x).sum(1, keepdim=True)).clamp(min=0)
-        weight = torch.where(distance > BLIND**2, self.weight[index], self.weight_without[index])
+        partial = torch.cat([x, torch.ones_like(x[:, :1])], 1) @ self.from_one
+        index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)[1]
         gap = x[:, None] - self.rows[index]
+        square = gap**2
+        distance = add_up(square)
+        weight = torch.where(distance > BLIND**2, self.weight[index], self.weight_without[index])
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
         share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
@@ -162,7 +165,7 @@ class Memory(nn.Module):
         )  # a row's own copy, if it stands for no other, is the farthest
         k = min(NEIGHBOURS, reached.shape[1])
         among = (reached <= reached.topk(k, largest=False)[0][:, -1:]).float()
-        near = ((among / among.sum(1, keepdim=True))[:, None] @ gap**2)[:, 0]
+        near = ((among / among.sum(1, keepdim=True))[:, None] @ square)[:, 0]
         found = [self._cells(moved, rows.present), self._cells(near, rows.present)]
         if len(self.anomalies):
             far = squared_distances(x, self.anomalies)
@@ -232,7 +235,7 @@ class Blend(nn.Module):
         usual, weight = [], []
         for k, (energy, other, odd) in enumerate(zip(fitted, unseen, anomalies, strict=True)):
             middle = energy.median().clamp(min=TINY)
-            root, root_unseen = (_root(e / middle) for e in (energy, other))
+            root, root_unseen = (e / middle * _slope(e / middle) for e in (energy, other))
             low, high = root.quantile(torch.tensor(CLIPPED, dtype=root.dtype, device=root.device))
             spread = root.clamp(low, high).std(correction=0).clamp(min=LEAST_SPREAD)
             gap = (root_unseen.median() - root.median()).clamp(min=0) / spread if len(other) else spread * 0
@@ -251,8 +254,8 @@ class Blend(nn.Module):
         parts = []
         for energy, usual, weight in zip(cells, self.usual, self.weight, strict=True):
             part = energy.double() / usual
-            total = part.sum(1, keepdim=True)
-            parts.append(part * (weight * _root(total) / (total + TINY)))
+            total = add_up(part)[:, None]
+            parts.append(part * (weight * _slope(total)))
         return sum(parts[1:], parts[0])
 
 
@@ -262,5 +265,6 @@ def _gini(odd: Tensor, usual: Tensor) -> Tensor:
     return (2 * above.mean() - 1).clamp(min=0)
 
 
-def _root(energy: Tensor) -> Tensor:
-    return energy.sqrt().sqrt()
+def _slope(energy: Tensor) -> Tensor:
+    """What an energy, of which 1 is usual, is multiplied by to become its fourth root."""
+    return (energy + FLOOR).sqrt().sqrt() / (energy + FLOOR)

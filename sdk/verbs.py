@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lookalike.layout import Rows
+from lookalike.layout import Rows, add_up
 from lookalike.memory import Blend, Memory
 from lookalike.models.family import Family, Model
 from lookalike.preprocessing import TableCodec
@@ -95,7 +95,7 @@ class Scorer(Energies):
     def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Score, each column's share of the energy, numbers and levels expected."""
         cells, rows = self.energies(numbers, ids)
-        return -cells.sum(1), self.codec.layout.sum_by_column(cells), *self.expected(rows)
+        return -add_up(cells), self.codec.layout.sum_by_column(cells), *self.expected(rows)
 
 
 class Completer(Verb):
