@@ -22,10 +22,11 @@ BLIND = 0.1  # rows nearer than this are one: a row's own copy is no evidence fo
 POOL = 4096  # rows among which the trusted are looked for
 MISTRUSTED = 0.2  # of the pool
 NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a weight in denoising
+SAMPLE, PART = 128, 0.1  # of the remembered rows, and of this sample the nearest
 GROUPS, GROUP = 32, 16
 CLIPPED = (0.02, 0.98)  # quantiles of energies beyond which their spread is not measured
 LEAST_SPREAD = 1e-3
-BY_HEART = 2.5  # spreads between rows of the fit and others, from which a model has learned rows by heart
+BY_HEART = 2.0  # spreads between rows of the fit and others, from which a model has learned rows by heart
 PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
 NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
@@ -141,20 +142,21 @@ class Memory(nn.Module):
         return self.layout.unmeasure((self.rows[i] + SIGMA * noise) / self.scale)
 
     def energies(self, rows: Rows) -> list[Tensor]:
-        """Tell how odd each cell is, in two ways, (n, n_cells); in three where anomalies are known.
+        """Tell how odd each cell is, in three ways, (n, n_cells); in four where anomalies are known.
 
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
         Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
-        The third is the second as a share of the distance to the nearest known anomaly.
+        The third is the same for the nearest tenth of a sample: a few anomalies that resemble each other
+        cannot vouch for each other. The fourth is the second as a share of the distance to the nearest known
+        anomaly.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
         partial = torch.cat([x, torch.ones_like(x[:, :1])], 1) @ self.from_one
-        index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)[1]
+        value, index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)
+        distance = (value + add_up(x * x)[:, None]).clamp(min=0)
         gap = x[:, None] - self.rows[index]
-        square = gap**2
-        distance = add_up(square)
         weight = torch.where(distance > BLIND**2, self.weight[index], self.weight_without[index])
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
@@ -165,13 +167,25 @@ class Memory(nn.Module):
         )  # a row's own copy, if it stands for no other, is the farthest
         k = min(NEIGHBOURS, reached.shape[1])
         among = (reached <= reached.topk(k, largest=False)[0][:, -1:]).float()
-        near = ((among / among.sum(1, keepdim=True))[:, None] @ square)[:, 0]
-        found = [self._cells(moved, rows.present), self._cells(near, rows.present)]
+        near = ((among / among.sum(1, keepdim=True))[:, None] @ gap**2)[:, 0]
+        far = self._far(x, partial[:, :SAMPLE])
+        found = [self._cells(part, rows.present) for part in (moved, near, far)]
         if len(self.anomalies):
-            far = squared_distances(x, self.anomalies)
-            far = torch.where(far > BLIND**2, far, NOWHERE).amin(1, keepdim=True)
-            found.append(found[1] / (far + SIGMA**2))
+            away = squared_distances(x, self.anomalies)
+            away = torch.where(away > BLIND**2, away, NOWHERE).amin(1, keepdim=True)
+            found.append(found[1] / (away + SIGMA**2))
         return found
+
+    def _far(self, x: Tensor, distance: Tensor) -> Tensor:
+        """Mean square distance of each feature, (n, width), from the nearest tenth of a sample.
+
+        Distances, (n, SAMPLE), may lack what they have in common.
+        """
+        sample = self.rows[:SAMPLE]
+        k = max(round(PART * len(sample)), 1)
+        among = (distance <= distance.topk(k, largest=False)[0][:, -1:]).float()
+        share = among / add_up(among)[:, None]
+        return (x * x - 2 * x * (share @ sample) + share @ sample**2).clamp(min=0)
 
     def _cells(self, features: Tensor, present: Tensor) -> Tensor:
         cells = self.layout.sum_by_cell(features)
@@ -222,7 +236,7 @@ class Blend(nn.Module):
         """Choose the weights.
 
         Energies are brought to one spread, so that each has one vote. A model that explains the rows it was
-        fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2.5)^4),
+        fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2)^4),
         for a gap in units of the spread. Known anomalies move the votes by how well each energy tells them
         from rows not seen, the more the more they are; they alone give likeness to them a vote.
 
