@@ -155,42 +155,42 @@ class Memory(nn.Module):
         # One product and one selection over all that is remembered; the rest is done with the few selected.
         partial = torch.cat([x, torch.ones_like(x[:, :1])], 1) @ self.from_one
         value, index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)
-        distance = (value + add_up(x * x)[:, None]).clamp(min=0)
+        common = add_up(x * x)[:, None]
+        distance, weight = self._weighed(value + common, self.weight[index], self.weight_without[index])
         gap = x[:, None] - self.rows[index]
-        weight = torch.where(distance > BLIND**2, self.weight[index], self.weight_without[index])
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
         share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
         moved = (share[:, None] @ gap)[:, 0] ** 2
-        reached = distance - weight.clamp(
-            max=0
-        )  # a row's own copy, if it stands for no other, is the farthest
-        k = min(NEIGHBOURS, reached.shape[1])
-        among = (reached <= reached.topk(k, largest=False)[0][:, -1:]).float()
-        near = ((among / among.sum(1, keepdim=True))[:, None] @ gap**2)[:, 0]
-        far = self._far(x, partial[:, :SAMPLE])
+        near = (_nearest(distance, weight, NEIGHBOURS)[:, None] @ gap**2)[:, 0]
+        sample = self.rows[:SAMPLE]
+        away = self._weighed(partial[:, :SAMPLE] + common, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
+        share = _nearest(*away, max(round(PART * len(sample)), 1))
+        far = (x * x - 2 * x * (share @ sample) + share @ sample**2).clamp(min=0)
         found = [self._cells(part, rows.present) for part in (moved, near, far)]
         if len(self.anomalies):
-            away = squared_distances(x, self.anomalies)
-            away = torch.where(away > BLIND**2, away, NOWHERE).amin(1, keepdim=True)
-            found.append(found[1] / (away + SIGMA**2))
+            known = squared_distances(x, self.anomalies)
+            known = torch.where(known > BLIND**2, known, NOWHERE).amin(1, keepdim=True)
+            found.append(found[1] / (known + SIGMA**2))
         return found
 
-    def _far(self, x: Tensor, distance: Tensor) -> Tensor:
-        """Mean square distance of each feature, (n, width), from the nearest tenth of a sample.
-
-        Distances, (n, SAMPLE), may lack what they have in common.
-        """
-        sample = self.rows[:SAMPLE]
-        k = max(round(PART * len(sample)), 1)
-        among = (distance <= distance.topk(k, largest=False)[0][:, -1:]).float()
-        share = among / add_up(among)[:, None]
-        return (x * x - 2 * x * (share @ sample) + share @ sample**2).clamp(min=0)
+    @staticmethod
+    def _weighed(distance: Tensor, weight: Tensor, weight_without: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances, not below 0, and which log-weight counts at each."""
+        distance = distance.clamp(min=0)
+        return distance, torch.where(distance > BLIND**2, weight, weight_without)
 
     def _cells(self, features: Tensor, present: Tensor) -> Tensor:
         cells = self.layout.sum_by_cell(features)
         d = self.layout.n_numbers
         return torch.cat([cells[:, :d] * present, cells[:, d:]], 1)
+
+
+def _nearest(distance: Tensor, weight: Tensor, k: int) -> Tensor:
+    """Equal shares of the k nearest, (n, m); a row's own copy that stands for no other is the farthest."""
+    reached = distance - weight.clamp(max=0)
+    among = (reached <= reached.topk(min(k, reached.shape[1]), largest=False)[0][:, -1:]).float()
+    return among / add_up(among)[:, None]
 
 
 def _leaders(x: Tensor) -> Tensor:

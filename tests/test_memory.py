@@ -21,7 +21,7 @@ def rows(x: torch.Tensor) -> Rows:
 def test_denoising_is_the_weighted_mean_of_what_is_remembered() -> None:
     generator = torch.Generator().manual_seed(0)
     x, new = torch.randn(12, 3, generator=generator), torch.randn(50, 3, generator=generator) * 2
-    moved, near = remembered(x).energies(rows(new))
+    moved, near, _ = remembered(x).energies(rows(new))
     distance = torch.cdist(new.double(), x.double()) ** 2
     weights = torch.softmax(-distance / (2 * SIGMA**2), 1)
     assert torch.allclose(moved.double(), (new - weights @ x.double()) ** 2, rtol=1e-3, atol=1e-4)
@@ -29,7 +29,7 @@ def test_denoising_is_the_weighted_mean_of_what_is_remembered() -> None:
 
 
 def test_a_row_is_scored_as_if_it_had_not_been_fitted() -> None:
-    x = torch.randn(15, 4, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
     whole = remembered(x).energies(rows(x[:1]))
     without = remembered(x[1:]).energies(rows(x[:1]))
     for a, b in zip(whole, without, strict=True):
@@ -50,6 +50,16 @@ def test_anomalies_that_vouch_for_each_other_are_not_trusted() -> None:
     sound = trusted(torch.cat([normal, clique]), generator)
     assert not sound[950:].any()
     assert sound[:950].float().mean() > 0.8
+
+
+def test_a_few_that_are_alike_are_near_each_other_and_far_from_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clique = 6 + 0.1 * torch.randn(5, 5, generator=generator)
+    _, near, far = remembered(torch.cat([clique, torch.randn(95, 5, generator=generator)])).energies(
+        rows(torch.cat([clique[:1] + 0.1, torch.randn(200, 5, generator=generator)]))
+    )
+    assert near[0].sum() < near[1:].sum(1).quantile(0.1)
+    assert far[0].sum() > far[1:].sum(1).max()
 
 
 def test_energies_of_one_spread_have_equal_votes_and_what_was_learned_by_heart_has_little() -> None:
