@@ -74,11 +74,11 @@ def export(
         the file alone it computes every output at every call, and is faster without them.
         `lookalike.runtime` leaves out what is not asked for; to it the file is smaller.
     rows : DataFrame, pyarrow.Table or ndarray, optional
-        Real rows to verify with, beside those that the model generates; for int8, training rows.
+        Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
     precision : {"float32", "int8"}
         Of the networks of task "score". "int8" multiplies bytes: on a CPU networks are then about twice as
         fast and a quarter as large, and scores less exact. Ranges are those of half of `rows`, filled up to
-        1,024 with rows that the model generates; calibration and threshold move with the scores. How far
+        1,024 with remembered rows, blurred; calibration and threshold move with the scores. How far
         int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept in the file.
     min_agreement : float
         Least Spearman correlation of scores in int8 with those in float32.

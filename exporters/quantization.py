@@ -40,7 +40,7 @@ from lookalike.schema import Table
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-ROWS = 1024, 8192  # fewest, filled up with generated ones, and most; one half calibrates, the other judges
+ROWS = 1024, 8192  # fewest, filled up with blurred ones, and most; one half calibrates, the other judges
 CHUNK = 512  # of rows, as what all products take in is large
 FEWEST_INT8 = 0.5  # of all multiplications; below, the file would be float32 in all but name
 STEPS = 255  # between the ends of a range
@@ -52,7 +52,7 @@ FINEST, OF_BIAS = (
 
 
 def halves(estimator: Estimator, real: Table | None) -> tuple[Table, Table]:
-    """Rows to calibrate with, and other ones to judge by: real ones, and where those are few, generated."""
+    """Rows to calibrate with, and other ones to judge by: real ones, and where those are few, blurred."""
     fewest, most = ROWS
     tables = [] if real is None else [real.rows(slice(None, None, math.ceil(len(real) / most) or 1))]
     lacking = fewest - sum(map(len, tables))

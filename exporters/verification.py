@@ -1,6 +1,6 @@
 """Whether an exported graph gives what the fitted estimator does.
 
-The rows tried are those that the model itself generates, real ones where there are any, and hostile ones:
+The rows tried are remembered ones, blurred, real ones where there are any, and hostile ones:
 all that may be missing is, levels that fit never saw, the ends of the range, and far beyond it.
 """
 

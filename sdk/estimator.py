@@ -311,7 +311,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             Whether scores come with each column's contribution and with what was expected. `runtime.load`
             computes them only when they are asked for; onnxruntime alone at every call.
         rows : DataFrame, pyarrow.Table or ndarray, optional
-            Real rows to verify with, beside those that the model generates; for int8, training rows.
+            Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
         precision : {"float32", "int8"}
             Of the networks of task "score". In int8 they are about twice as fast on a CPU, and scores less
             exact: how far they agree with float32 is printed, and kept in the file.
