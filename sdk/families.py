@@ -421,10 +421,10 @@ class Diffusion(Estimator):
 class Detector(Estimator):
     """Detector of anomalies, for scoring alone: what to take without a reason for another.
 
-    Scores by five energies that complement each other, brought to one scale without labels: how far a
+    Scores by four energies that complement each other, brought to one scale without labels: how far a
     trained denoiser moves a row, how surprising each column is given others, how far the exact denoiser of
-    remembered rows moves it, and how far it is from the nearest of them and from most. Fits and scores in a
-    fraction of the time of the others; it does not generate.
+    remembered rows moves it, and how far it is from the nearest of them and from many. It fits in a fraction
+    of the time of the others, and does not generate.
 
     Parameters
     ----------

@@ -142,14 +142,13 @@ class Memory(nn.Module):
         return self.layout.unmeasure((self.rows[i] + SIGMA * noise) / self.scale)
 
     def energies(self, rows: Rows) -> list[Tensor]:
-        """Tell how odd each cell is, in three ways, (n, n_cells); in four where anomalies are known.
+        """Tell how odd each cell is, in two ways, (n, n_cells); in three where anomalies are known.
 
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
-        Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
-        The third is the same for the nearest tenth of a sample: a few anomalies that resemble each other
-        cannot vouch for each other. The fourth is the second as a share of the distance to the nearest known
-        anomaly.
+        Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593),
+        plus how far from the nearest tenth of a sample, which a few anomalies that are alike cannot lower. The
+        third is the distance from the nearest as a share of that from the nearest known anomaly.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
@@ -167,11 +166,11 @@ class Memory(nn.Module):
         away = self._weighed(partial[:, :SAMPLE] + common, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
         share = _nearest(*away, max(round(PART * len(sample)), 1))
         far = (x * x - 2 * x * (share @ sample) + share @ sample**2).clamp(min=0)
-        found = [self._cells(part, rows.present) for part in (moved, near, far)]
+        found = [self._cells(part, rows.present) for part in (moved, near + far)]
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)
             known = torch.where(known > BLIND**2, known, NOWHERE).amin(1, keepdim=True)
-            found.append(found[1] / (known + SIGMA**2))
+            found.append(self._cells(near, rows.present) / (known + SIGMA**2))
         return found
 
     @staticmethod
