@@ -147,8 +147,8 @@ class Memory(nn.Module):
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
         Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593),
-        plus how far from the nearest tenth of a sample, which a few anomalies that are alike cannot lower. The
-        third is the distance from the nearest as a share of that from the nearest known anomaly.
+        plus how far from the nearest tenth of a sample, which a few anomalies that are alike cannot lower.
+        The third is the distance from the nearest as a share of that from the nearest known anomaly.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
