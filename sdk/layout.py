@@ -303,14 +303,12 @@ class Layout(nn.Module):
         out = cells.new_zeros(cells.shape[0], self.n_columns)
         return out.index_add(1, self.column_of_cell, cells)
 
-    def random_observed(
-        self, n: int, generator: torch.Generator, device: torch.device | str, least: float = -1.0
-    ) -> Tensor:
-        """Draw which cells are observed, (n, n_cells) bool: by default none for half the rows, else a share.
+    def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Draw which cells are observed, (n, n_cells) bool: none for half the rows, else a random share.
 
-        Whole columns at a time; the shares are uniform from `least` to 1, so that every size of subset is
-        learned (VAEAC, Ivanov et al., ICLR 2019).
+        Whole columns at a time; the shares are uniform, so that every size of subset is learned
+        (VAEAC, Ivanov et al., ICLR 2019).
         """
-        share = torch.rand(n, 1, generator=generator, device=device) * (1 - least) + least
+        share = torch.rand(n, 1, generator=generator, device=device) * 2 - 1
         columns = torch.rand(n, self.n_columns, generator=generator, device=device) < share
         return pick(columns, self.column_of_cell)
