@@ -24,7 +24,7 @@ from lookalike.columns import Column
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
-from lookalike.memory import POOL, Blend, Memory
+from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
@@ -38,6 +38,7 @@ FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energi
 MOST_WEIGHED = 2048  # rows on which energies are weighed
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
+STRAY_CHUNK = 8192
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
 LARGE = 10_000  # rows from which networks are wide
@@ -140,6 +141,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         known = codec(*_tensors(anomalies)).to(device)
         memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
         model.prepare(memory)
+        if model.wary:
+            training = training[~_strays(codec, memory, table.rows(training))]
         data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
@@ -445,6 +448,14 @@ def _fit_codec(schema: Schema, table: Table, training: NDArray[np.int64], max_le
         range(d + len(sizes)),
         max_levels,
     )
+
+
+def _strays(codec: TableCodec, memory: Memory, table: Table) -> NDArray[np.bool_]:
+    """Which rows are so far from most that a model could only learn them by heart, shape (n,)."""
+    parts = (table.rows(slice(i, i + STRAY_CHUNK)) for i in range(0, len(table), STRAY_CHUNK))
+    with torch.inference_mode():
+        energy = torch.cat([memory.afar(codec(*_tensors(p)).to(memory.rows.device)) for p in parts])
+    return strays(energy).cpu().numpy()
 
 
 def _tensors(table: Table) -> tuple[Tensor, Tensor]:

@@ -423,8 +423,8 @@ class Detector(Estimator):
 
     Scores by three energies that complement each other, brought to one scale without labels: how far a
     trained denoiser moves a row, how far the exact denoiser of remembered rows does, and how far it is from
-    the nearest of them and from many. Fits and scores in a fraction of the time of the others; it does not
-    generate.
+    the nearest of them. Rows that may be anomalies themselves are not learned from. Fits and scores in a
+    fraction of the time of the others; it does not generate.
 
     Parameters
     ----------

@@ -23,10 +23,12 @@ POOL = 4096  # rows among which the trusted are looked for
 MISTRUSTED = 0.2  # of the pool
 NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a weight in denoising
 SAMPLE, PART = 128, 0.1  # of the remembered rows, and of this sample the nearest
+STRAY = 4.0  # robust spreads above the median, from which a distance from many is a stray's
+ROBUST = 1.4826  # of the median absolute deviation: the spread of normal numbers
 GROUPS, GROUP = 32, 16
 CLIPPED = (0.02, 0.98)  # quantiles of energies beyond which their spread is not measured
 LEAST_SPREAD = 1e-3
-BY_HEART = 2.0  # spreads between rows of the fit and others, from which a model has learned rows by heart
+BY_HEART = 3.0  # spreads between rows of the fit and others, from which a model has learned rows by heart
 PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
 NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
@@ -146,32 +148,37 @@ class Memory(nn.Module):
 
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
-        Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593),
-        plus how far from the nearest tenth of a sample, which a few anomalies that are alike cannot lower.
+        Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
         The third is the distance from the nearest as a share of that from the nearest known anomaly.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
-        partial = torch.cat([x, torch.ones_like(x[:, :1])], 1) @ self.from_one
-        value, index = partial.topk(min(CANDIDATES, len(self.rows)), largest=False)
-        common = add_up(x * x)[:, None]
-        distance, weight = self._weighed(value + common, self.weight[index], self.weight_without[index])
+        partial, index = _beside(x, self.from_one).topk(min(CANDIDATES, len(self.rows)), largest=False)
+        distance = partial + add_up(x * x)[:, None]
+        distance, weight = self._weighed(distance, self.weight[index], self.weight_without[index])
         gap = x[:, None] - self.rows[index]
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
         share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
         moved = (share[:, None] @ gap)[:, 0] ** 2
         near = (_nearest(distance, weight, NEIGHBOURS)[:, None] @ gap**2)[:, 0]
-        sample = self.rows[:SAMPLE]
-        away = self._weighed(partial[:, :SAMPLE] + common, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
-        share = _nearest(*away, max(round(PART * len(sample)), 1))
-        far = (x * x - 2 * x * (share @ sample) + share @ sample**2).clamp(min=0)
-        found = [self._cells(part, rows.present) for part in (moved, near + far)]
+        found = [self._cells(part, rows.present) for part in (moved, near)]
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)
             known = torch.where(known > BLIND**2, known, NOWHERE).amin(1, keepdim=True)
             found.append(self._cells(near, rows.present) / (known + SIGMA**2))
         return found
+
+    def afar(self, rows: Rows) -> Tensor:
+        """Mean square distance from the nearest tenth of a sample of what is remembered, (n,).
+
+        Anomalies that are alike are near each other, and yet not near so many.
+        """
+        x = self.place(rows)
+        distance = _beside(x, self.from_one[:, :SAMPLE]) + add_up(x * x)[:, None]
+        distance, weight = self._weighed(distance, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
+        share = _nearest(distance, weight, max(round(PART * distance.shape[1]), 1))
+        return add_up(share * distance)
 
     @staticmethod
     def _weighed(distance: Tensor, weight: Tensor, weight_without: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +190,25 @@ class Memory(nn.Module):
         cells = self.layout.sum_by_cell(features)
         d = self.layout.n_numbers
         return torch.cat([cells[:, :d] * present, cells[:, d:]], 1)
+
+
+def strays(energy: Tensor) -> Tensor:
+    """Which rows have an energy, (n,), far above the median of the fourth roots, (n,) bool.
+
+    Hampel's identifier (Davies and Gather, "The identification of multiple outliers", Journal of the American
+    Statistical Association 88, 1993): up to half of the rows may be odd without hiding each other.
+    """
+    root = energy.double().sqrt().sqrt()
+    gap = root - root.median()
+    spread = ROBUST * gap.abs().median()
+    return (gap > STRAY * spread) & (
+        spread > LEAST_SPREAD * root.median()
+    )  # most rows alike: no scale to tell by
+
+
+def _beside(x: Tensor, from_one: Tensor) -> Tensor:
+    """Squared distances less |x|^2, (n, m)."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1) @ from_one
 
 
 def _nearest(distance: Tensor, weight: Tensor, k: int) -> Tensor:

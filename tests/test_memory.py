@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lookalike.layout import Layout, Rows
-from lookalike.memory import SIGMA, Blend, Memory, trusted
+from lookalike.memory import SIGMA, Blend, Memory, strays, trusted
 
 
 def remembered(x: torch.Tensor, anomalies: torch.Tensor | None = None) -> Memory:
@@ -51,16 +51,33 @@ def test_anomalies_that_vouch_for_each_other_are_not_trusted() -> None:
     assert sound[:950].float().mean() > 0.8
 
 
-def test_distances_are_to_the_five_nearest_and_to_a_tenth() -> None:
+def test_distances_are_to_the_five_nearest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, new = torch.randn(100, 5, generator=generator), torch.randn(200, 5, generator=generator)
+    _, distance = remembered(x).energies(rows(new))
+    nearest = (torch.cdist(new.double(), x.double()) ** 2).sort(1)[0][:, :5]
+    assert torch.allclose(distance.sum(1).double(), nearest.mean(1), rtol=1e-4)
+
+
+def test_a_clique_of_anomalies_is_afar_though_its_members_are_near_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     clique, usual = 6 + 0.1 * torch.randn(5, 5, generator=generator), torch.randn(95, 5, generator=generator)
-    x, new = torch.cat([clique, usual]), torch.randn(200, 5, generator=generator)
-    _, distance = remembered(x).energies(rows(torch.cat([clique[:1] + 0.2, new])))
-    sorted_ = (torch.cdist(new.double(), x.double()) ** 2).sort(1)[0]
-    want = sorted_[:, :5].mean(1) + sorted_[:, :10].mean(1)
-    assert torch.allclose(distance[1:].sum(1).double(), want, rtol=1e-4)
-    # Five that are alike vouch for a sixth to its nearest alone.
-    assert distance[0].sum() > distance[1:].sum(1).max()
+    x = torch.cat([clique, usual])
+    afar = remembered(x).afar(rows(x))
+    others = torch.cdist(x.double(), x.double()) ** 2 + torch.diag(torch.full((100,), torch.inf))
+    assert torch.allclose(afar.double(), others.sort(1)[0][:, :10].mean(1), rtol=1e-3)
+    assert strays(afar)[:5].all()
+    assert strays(afar)[5:].float().mean() < 0.02
+
+
+def test_where_most_rows_are_alike_none_is_a_stray() -> None:
+    energy = torch.cat([torch.ones(60), torch.linspace(1.1, 9, 40)])
+    assert not strays(energy).any()
+    assert strays(torch.cat([torch.linspace(1, 2, 60), torch.full((3,), 99.0)])).nonzero()[:, 0].tolist() == [
+        60,
+        61,
+        62,
+    ]
 
 
 def test_energies_of_one_spread_have_equal_votes_and_what_was_learned_by_heart_has_little() -> None:

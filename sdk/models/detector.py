@@ -33,7 +33,7 @@ class Detector(Model):
         Draws the first weights.
     """
 
-    measured = True
+    measured = wary = True
     scale: Tensor
     sigma: Tensor
 

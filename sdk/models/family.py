@@ -24,11 +24,15 @@ class Model(nn.Module, ABC):
         Adam's decay rates that suit the loss.
     measured : bool
         Whether it learns from standard scores, beside normal ones.
+    wary : bool
+        Whether strays are kept from it: what only scores must not learn anomalies, what generates must learn
+        rare rows.
     """
 
     layout: Layout
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     measured: ClassVar[bool] = False
+    wary: ClassVar[bool] = False
 
     def prepare(self, memory: Memory) -> None:
         """Hear what is remembered, before training."""
