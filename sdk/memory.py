@@ -21,6 +21,7 @@ SIGMA = 0.5  # of the blur, on columns of unit spread
 BLIND = 0.1  # rows nearer than this are one: a row's own copy is no evidence for it
 POOL = 4096  # rows among which the trusted are looked for
 MISTRUSTED = 0.2  # of the pool
+DOUBT = 4.0  # by which a squared distance from a mistrusted row counts: it stands twice as far as it is
 NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a weight in denoising
 SAMPLE, PART = 128, 0.1  # of the remembered rows, and of this sample the nearest
 STRAY = 4.0  # robust spreads above the median, from which a distance from many is a stray's
@@ -54,12 +55,13 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def trusted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Which of these rows, (n, k), are to be remembered, (n,) bool.
+    """Which of these rows, (n, k), may vouch for others, (n,) bool.
 
     A few anomalies that resemble each other vouch for each other. They are far from most rows and yet near
     some: their place by the distance to sparse random groups of rows (Sugiyama and Borgwardt, "Rapid
     distance-based outlier detection via sampling", NeurIPS 2013) is worse than by that to their nearest
-    neighbours. The fifth of the rows of which this is most so is left out; clean data lose little by it.
+    neighbours. The fifth of the rows of which this is most so is not trusted: where data are clean, these are
+    usual rows of small groups, so that they are doubted and not forgotten.
     """
     n = len(x)
     if n < 2 * GROUP:
@@ -95,6 +97,8 @@ class Memory(nn.Module):
         Remembered features, scaled.
     count : Tensor of shape (m,)
         How many fitted rows each stands for.
+    doubt : Tensor of shape (m,)
+        By how much squared distances from each are multiplied: 1 for a row that is trusted.
     anomalies : Tensor of shape (a, width)
         Features of rows that are known to be anomalies, scaled; there may be none.
     """
@@ -102,16 +106,19 @@ class Memory(nn.Module):
     scale: Tensor
     rows: Tensor
     count: Tensor
+    doubt: Tensor
     anomalies: Tensor
     weight: Tensor
     weight_without: Tensor
     from_one: Tensor
 
-    def __init__(self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, anomalies: Tensor) -> None:
+    def __init__(
+        self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, doubt: Tensor, anomalies: Tensor
+    ) -> None:
         super().__init__()
         self.layout = layout
-        tensors = (("scale", scale), ("rows", rows), ("count", count), ("anomalies", anomalies))
-        for name, tensor in tensors:
+        tensors = {"scale": scale, "rows": rows, "count": count, "doubt": doubt, "anomalies": anomalies}
+        for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
         # Log-weights of each remembered row: as it stands, and for a row that it may itself stand for.
         self.register_buffer("weight", count.log(), persistent=False)
@@ -129,9 +136,9 @@ class Memory(nn.Module):
         scale = scale_of(layout, rows)
         known = (layout.measure(anomalies) * scale)[:size]
         x = layout.measure(rows) * scale
-        x = x[trusted(x, generator)]
-        first, count = _leaders(x).unique(return_counts=True)
-        return cls(layout, scale, x[first][:size].contiguous(), count[:size].float(), known)
+        doubt = torch.where(trusted(x, generator), 1.0, DOUBT)
+        first, count = (part[:size] for part in _leaders(x).unique(return_counts=True))
+        return cls(layout, scale, x[first], count.float(), doubt[first], known)
 
     def place(self, rows: Rows) -> Tensor:
         """Where rows stand, (n, width)."""
@@ -156,12 +163,13 @@ class Memory(nn.Module):
         partial, index = _beside(x, self.from_one).topk(min(CANDIDATES, len(self.rows)), largest=False)
         distance = partial + add_up(x * x)[:, None]
         distance, weight = self._weighed(distance, self.weight[index], self.weight_without[index])
-        gap = x[:, None] - self.rows[index]
+        doubt = self.doubt[index]
+        distance, gap = distance * doubt, x[:, None] - self.rows[index]
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
         share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
-        moved = (share[:, None] @ gap)[:, 0] ** 2
-        near = (_nearest(distance, weight, NEIGHBOURS)[:, None] @ gap**2)[:, 0]
+        moved = ((share * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
+        near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ gap**2)[:, 0]
         found = [self._cells(part, rows.present) for part in (moved, near)]
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)
@@ -177,6 +185,7 @@ class Memory(nn.Module):
         x = self.place(rows)
         distance = _beside(x, self.from_one[:, :SAMPLE]) + add_up(x * x)[:, None]
         distance, weight = self._weighed(distance, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
+        distance = distance * self.doubt[:SAMPLE]
         share = _nearest(distance, weight, max(round(PART * distance.shape[1]), 1))
         return add_up(share * distance)
 

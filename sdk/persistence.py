@@ -169,11 +169,12 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
     )
     known = arrays["anomalies"].shape
     require(known[1:] == shape[1:], f"its known anomalies have shape {known}")
-    wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1], "anomalies": known}
+    wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1], "doubt": shape[:1], "anomalies": known}
     _check_tensors(arrays, {k: torch.empty(v, device="meta") for k, v in wanted.items()}, "memory")
     require(
         all(np.isfinite(a).all() for a in arrays.values())
         and (arrays["count"] >= 1).all()
+        and (arrays["doubt"] >= 1).all()
         and (arrays["scale"] > 0).all(),
         "its memory is not one of rows",
     )

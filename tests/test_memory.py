@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from lookalike.layout import Layout, Rows
-from lookalike.memory import SIGMA, Blend, Memory, strays, trusted
+from lookalike.memory import DOUBT, SIGMA, Blend, Memory, strays, trusted
 
 
 def remembered(x: torch.Tensor, anomalies: torch.Tensor | None = None) -> Memory:
     layout = Layout(x.shape[1], [], range(x.shape[1]))
     known = x[:0] if anomalies is None else anomalies
-    return Memory(layout, torch.ones(x.shape[1]), x, torch.ones(len(x)), known)
+    return Memory(layout, torch.ones(x.shape[1]), x, torch.ones(len(x)), torch.ones(len(x)), known)
 
 
 def rows(x: torch.Tensor) -> Rows:
@@ -38,7 +38,8 @@ def test_a_row_is_scored_as_if_it_had_not_been_fitted() -> None:
 def test_a_row_seen_twice_is_known() -> None:
     x = torch.randn(15, 4, generator=torch.Generator().manual_seed(1))
     memory = remembered(x)
-    twice = Memory(memory.layout, memory.scale, x, torch.where(torch.arange(15) == 0, 2.0, 1.0), x[:0])
+    count = torch.where(torch.arange(15) == 0, 2.0, 1.0)
+    twice = Memory(memory.layout, memory.scale, x, count, memory.doubt, x[:0])
     assert twice.energies(rows(x[:1]))[0].sum() < 0.1 * memory.energies(rows(x[:1]))[0].sum()
 
 
@@ -49,6 +50,20 @@ def test_anomalies_that_vouch_for_each_other_are_not_trusted() -> None:
     sound = trusted(torch.cat([normal, clique]), generator)
     assert not sound[950:].any()
     assert sound[:950].float().mean() > 0.8
+
+
+def test_a_row_that_is_not_trusted_vouches_from_twice_its_distance() -> None:
+    x, new = torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 0.0]])
+    memory = remembered(x)
+    doubted = Memory(memory.layout, memory.scale, x, memory.count, torch.full((1,), DOUBT), x[:0])
+    for sure, doubtful in zip(memory.energies(rows(new)), doubted.energies(rows(new)), strict=True):
+        assert torch.allclose(doubtful, 4 * sure)
+    generator = torch.Generator().manual_seed(0)
+    clique = 6 + 0.1 * torch.randn(50, 5, generator=generator)
+    table = torch.cat([torch.randn(950, 5, generator=generator), clique])
+    learned = Memory.learn(Layout(5, [], range(5)), rows(table), rows(table[:0]), 1000, generator)
+    assert (learned.rows[:, 0] > 4).sum() > 5
+    assert (learned.doubt[learned.rows.mean(1) > 4] == DOUBT).all()
 
 
 def test_distances_are_to_the_five_nearest() -> None:
