@@ -160,16 +160,17 @@ class Memory(nn.Module):
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
-        partial, index = _beside(x, self.from_one).topk(min(CANDIDATES, len(self.rows)), largest=False)
-        distance = partial + add_up(x * x)[:, None]
-        distance, weight = self._weighed(distance, self.weight[index], self.weight_without[index])
+        index = _beside(x, self.from_one).topk(min(CANDIDATES, len(self.rows)), largest=False)[1]
+        gap = x[:, None] - self.rows[index]
+        square = gap**2  # of which distances are exact, as differences of large numbers are not
+        distance, weight = self._weighed(add_up(square), self.weight[index], self.weight_without[index])
         doubt = self.doubt[index]
-        distance, gap = distance * doubt, x[:, None] - self.rows[index]
+        distance = distance * doubt
         logit = weight - distance / (2 * SIGMA**2)
         # Weights below exp(-60) are none; products with numbers that small are slow.
         share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
         moved = ((share * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
-        near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ gap**2)[:, 0]
+        near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ square)[:, 0]
         found = [self._cells(part, rows.present) for part in (moved, near)]
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)
