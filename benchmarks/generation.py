@@ -39,6 +39,7 @@ class Independent:
 
 
 MODELS = {
+    "Mixture": ("lookalike:Mixture", {"random_state": 0}),
     "Diffusion": ("lookalike:Diffusion", {"random_state": 0}),
     "VAE": ("lookalike:VAE", {"random_state": 0}),
     "GAN": ("lookalike:GAN", {"random_state": 0}),

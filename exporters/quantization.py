@@ -86,6 +86,10 @@ class Plan:
         """Choose them so that the scores of these rows keep their ranks, half the allowed loss to spare."""
         model = _parsed(data)
         products = list(_products(model))
+        if not products:
+            raise ExportError(
+                'the model has no network to compute in int8: export it with precision="float32".'
+            )
         low_high = _ranges(model, products, feeds)
         work = {product.name: product.weight.size for product in products}
         scores = run(opened(data), feeds)["score"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lookalike.calibration import select as select
     from lookalike.columns import Ignored as Ignored
     from lookalike.crossfit import CrossConformal as CrossConformal
+    from lookalike.detector import Detector as Detector
     from lookalike.drift import DriftMonitor as DriftMonitor
     from lookalike.drift import density_ratio as density_ratio
     from lookalike.ensemble import Ensemble as Ensemble
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from lookalike.errors import TrainingError as TrainingError
     from lookalike.families import GAN as GAN
     from lookalike.families import VAE as VAE
-    from lookalike.families import Detector as Detector
     from lookalike.families import Diffusion as Diffusion
+    from lookalike.families import Mixture as Mixture
     from lookalike.families import load as load
     from lookalike.identifiers import Identifier as Identifier
     from lookalike.levelled import Boolean as Boolean
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "calibration": ("Calibration", "select"),
     "crossfit": ("CrossConformal",),
+    "detector": ("Detector",),
     "drift": ("DriftMonitor", "density_ratio"),
     "ensemble": ("Ensemble",),
     "errors": (
@@ -65,7 +67,7 @@ _MODULES = {
         "TrainingError",
     ),
     "columns": ("Ignored",),
-    "families": ("Detector", "Diffusion", "GAN", "VAE", "load"),
+    "families": ("Diffusion", "GAN", "Mixture", "VAE", "load"),
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),

@@ -218,7 +218,7 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
         if member not in able:
             if not able:
                 raise ValueError(
-                    f"none of {', '.join(self.named_estimators_)} explains. VAE, GAN and Diffusion do."
+                    f"none of {', '.join(self.named_estimators_)} explains; lookalike's own estimators do."
                 )
             raise ValueError(f"member must be one that explains ({', '.join(able)}), got {member!r}.")
         found: Explanation = able[member].explain(self._in_order(X))

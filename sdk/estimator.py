@@ -45,14 +45,14 @@ LARGE = 10_000  # rows from which networks are wide
 
 
 class Estimator(Face, OutlierMixin, BaseEstimator):
-    """What `VAE`, `GAN` and `Diffusion` share; not to be used itself."""
+    """What all families share; not to be used itself."""
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
     _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
     _fewest_steps: ClassVar[int] = 300
     _most_steps: ClassVar[int] = 4000
-    _largest_batch: ClassVar[int] = 512
+    _batches: ClassVar[tuple[int, int]] = 256, 512  # at most, below LARGE rows and from there on
 
     def __init__(
         self,
@@ -89,6 +89,16 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         raise NotImplementedError
+
+    def _width(self, n: int) -> int:
+        """Size of the model for n rows."""
+        return int(self.width or (256 if n >= LARGE else 128))
+
+    def _batch(self, n: int, layout: Layout) -> int:
+        """Rows a step, fewer where a row is thousands of features wide."""
+        few, many = self._batches
+        most = many if n >= LARGE else int(np.clip(n // 8, 128, few))
+        return int(np.clip(BATCH_FEATURES // layout.width, 32, most))
 
     # ---- fitting ---------------------------------------------------------------------------------------
 
@@ -135,7 +145,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         training = np.sort(training)
 
         codec = _fit_codec(schema, table, training, self.max_levels)
-        width = self.width or (256 if n >= LARGE else 128)
+        width = self._width(n)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
         known = codec(*_tensors(anomalies)).to(device)
@@ -146,7 +156,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
-        size = self.batch_size or min(_batch_size(n, codec.layout), self._largest_batch)
+        size = self.batch_size or self._batch(n, codec.layout)
         pace = self._pace * len(training) ** 0.6
         steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
         schedule = Schedule(
@@ -209,7 +219,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         if task != "score" and not isinstance(self.model_, Family):
             raise ConditionError(
                 f"{self._owner} scores and explains, and cannot {task}. "
-                f"Fit a VAE, GAN or Diffusion to {task} rows."
+                f"Fit a Mixture, VAE, GAN or Diffusion to {task} rows."
             )
 
     @property
@@ -407,12 +417,6 @@ def _known_anomalies(y: object, n: int) -> NDArray[np.bool_]:
             f"y must hold -1 for known anomalies and 1 for other rows, got {strange[0]} as well."
         )
     return np.asarray(labels == -1)
-
-
-def _batch_size(n: int, layout: Layout) -> int:
-    """Rows a step, fewer where a row is thousands of features wide."""
-    most = 512 if n >= LARGE else int(np.clip(n // 8, 128, 256))
-    return int(np.clip(BATCH_FEATURES // layout.width, 32, most))
 
 
 def device_named(name: str) -> torch.device:

@@ -138,6 +138,8 @@ class Layout(nn.Module):
         Map from coordinates (n, n_numbers) to the scale in which distances are measured; by default the same.
     scores : Module, optional
         The way back.
+    borders : Tensor of shape (n_numbers, 2 * k), optional
+        Coordinates at which each value begins and ends; by default values are points, spread evenly.
     """
 
     cell_of_feature: Tensor
@@ -151,9 +153,14 @@ class Layout(nn.Module):
         columns: Sequence[int],
         units: nn.Module | None = None,
         scores: nn.Module | None = None,
+        borders: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.units, self.scores = units or nn.Identity(), scores or nn.Identity()
+        if borders is None:
+            borders = torch.special.ndtri(torch.linspace(1e-4, 1 - 1e-4, 1025, dtype=torch.float64))
+            borders = borders.repeat_interleave(2).expand(n_numbers, -1)
+        self.borders = borders
         self.n_numbers, self.sizes, self.columns = n_numbers, list(sizes), list(columns)
         self.n_columns = max(columns) + 1
         # Widths within a factor of two share a block: little padding, few operations.
@@ -186,11 +193,20 @@ class Layout(nn.Module):
     def n_cells(self) -> int:
         return self.n_numbers + len(self.sizes)
 
-    def _in_order(self, parts: Sequence[Tensor]) -> Tensor:
+    def first_feature(self) -> Tensor:
+        """Where the levels of each category begin among the features, (n_categories,)."""
+        starts, start = [torch.empty(0, dtype=torch.long)], self.n_numbers
+        for block in self._blocks:
+            starts.append(start + block.levels * torch.arange(len(block.cells)))
+            start += block.width
+        return torch.cat(starts)[self.own_order]
+
+    def in_order(self, parts: Sequence[Tensor]) -> Tensor:
         """Join what was made block by block, in the order of the categories."""
         return pick(torch.cat(list(parts), 1), self.own_order)
 
-    def _parts(self, scores: Tensor) -> list[tuple[Categorical, Tensor]]:
+    def parts(self, scores: Tensor) -> list[tuple[Categorical, Tensor]]:
+        """Take what was made of the categories, (n, width - n_numbers), apart by blocks."""
         parts = scores.split([block.width for block in self._blocks], 1) if self.sizes else ()
         return list(zip(self._blocks, parts, strict=True))
 
@@ -217,10 +233,8 @@ class Layout(nn.Module):
         d = self.n_numbers
         if not self.sizes:
             return features
-        parts = [
-            add_up(part.unflatten(1, (-1, block.levels))) for block, part in self._parts(features[:, d:])
-        ]
-        return torch.cat([features[:, :d], self._in_order(parts)], 1)
+        parts = [add_up(part.unflatten(1, (-1, block.levels))) for block, part in self.parts(features[:, d:])]
+        return torch.cat([features[:, :d], self.in_order(parts)], 1)
 
     def known(self, rows: Rows) -> Tensor:
         """Which cells hold something, shape (n, n_cells), bool."""
@@ -253,23 +267,21 @@ class Layout(nn.Module):
         """Surprise of each category in nats, shape (n, n_categories); 0 where unknown."""
         if not self.sizes:
             return scores[:, :0]
-        return self._in_order([block.nll(part, ids) for block, part in self._parts(scores)])
+        return self.in_order([block.nll(part, ids) for block, part in self.parts(scores)])
 
     def draw(self, scores: Tensor, uniforms: Tensor) -> Tensor:
         """Draw a level of each category, shape (n, n_categories), at the given uniforms of that shape."""
         if not self.sizes:
             return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
-        return self._in_order(
-            [block.draw(part, pick(uniforms, block.cells)) for block, part in self._parts(scores)]
+        return self.in_order(
+            [block.draw(part, pick(uniforms, block.cells)) for block, part in self.parts(scores)]
         )
 
     def mode(self, scores: Tensor) -> Tensor:
         """The likeliest level of each category, shape (n, n_categories)."""
         if not self.sizes:
             return torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
-        return self._in_order(
-            [block.log_probabilities(part).argmax(-1) for block, part in self._parts(scores)]
-        )
+        return self.in_order([block.log_probabilities(part).argmax(-1) for block, part in self.parts(scores)])
 
     def activate(self, x: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
         """Turn outputs (n, width) into a row: coordinates as they are, categories drawn and differentiable.
@@ -279,7 +291,7 @@ class Layout(nn.Module):
         parts = [
             block.relax(part, chance, temperature)
             for (block, part), (_, chance) in zip(
-                self._parts(x[:, self.n_numbers :]), self._parts(uniforms), strict=True
+                self.parts(x[:, self.n_numbers :]), self.parts(uniforms), strict=True
             )
         ]
         return torch.cat([x[:, : self.n_numbers], *parts], 1)

@@ -46,6 +46,7 @@ RANGES = {
     "depth": Range(1, 1000, whole=True),
     "latent_dim": Range(1, 65_536, whole=True),
     "n_steps": Range(1, 10_000, whole=True),
+    "n_components": Range(1, 65_536, whole=True),
     "max_steps": Range(1, math.inf, whole=True),
     "max_seconds": Range(0.001, math.inf),
     "batch_size": Range(1, 1 << 20, whole=True),
@@ -55,7 +56,7 @@ RANGES = {
     "gamma": Range(0, math.inf),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
-CHOSEN_FROM_DATA = {"width", "max_steps", "batch_size", "max_seconds"}
+CHOSEN_FROM_DATA = {"width", "n_components", "max_steps", "batch_size", "max_seconds"}
 """Parameters that may be None."""
 
 

@@ -158,6 +158,7 @@ def _model(
     _check_tensors(arrays, shapes, "network")
     model = build(layout, generator, width)
     model.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
+    model.settle()
     return model.requires_grad_(False)
 
 

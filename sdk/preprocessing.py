@@ -274,7 +274,7 @@ class TableCodec(nn.Module):
         self.register_buffer("flag_of_number", flag_of, persistent=False)
         owners = [*columns, *(columns[i] for i in self.nullable)]
         sizes = [*sizes, *(2 for _ in self.nullable)]
-        self.layout = Layout(d, sizes, owners, numbers.units(), numbers.unit_scores())
+        self.layout = Layout(d, sizes, owners, numbers.units(), numbers.unit_scores(), numbers.edges)
 
     def _ids(self, numbers: Tensor, ids: Tensor) -> Tensor:
         levels = self.network_level[ids + self.offset] if len(self.offset) else ids

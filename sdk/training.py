@@ -53,6 +53,8 @@ class Trainable(Protocol):
 
     def fidelity(self, rows: Any, generator: torch.Generator) -> Tensor: ...
 
+    def settle(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -238,6 +240,11 @@ class _Run:
         generator = seeded(self.seed, "step", self.step, self.device)
         rows = self.data.batch(self._rows_of_step(), generator)
         for k, (loss, parameters) in enumerate(self.model.objectives(rows, generator)):
+            if k == len(self.losses):
+                self.losses.append(torch.zeros((), device=self.device))
+            self.losses[k] += loss.detach()
+            if not parameters:  # the model has moved itself
+                continue
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = gradient
@@ -246,9 +253,6 @@ class _Run:
             optimizer.param_groups[0]["lr"] = self._learning_rate()
             optimizer.step()
             optimizer.zero_grad()
-            if k == len(self.losses):
-                self.losses.append(torch.zeros((), device=self.device))
-            self.losses[k] += loss.detach()
         # The average starts short, so that it forgets the random start.
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
@@ -316,6 +320,7 @@ class _Run:
     def _put(self, values: list[Tensor]) -> None:
         with torch.no_grad():
             torch._foreach_copy_(list[Tensor](self.parameters), values)
+        self.model.settle()
 
     def settle(self) -> None:
         """Leave the best weights in the model."""

@@ -76,16 +76,18 @@ def others():
 
 
 TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
+TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 
 
-@pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion"])
+@pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion", "Mixture"])
 def family(request):
     """A family whose fits take a moment unless told otherwise."""
     import functools
 
     import lookalike as la
 
-    return functools.partial(getattr(la, request.param), **TINY)
+    kind = getattr(la, request.param)
+    return functools.partial(kind, **(TINY_MIXTURE if kind is la.Mixture else TINY))
 
 
 @pytest.fixture(scope="session")

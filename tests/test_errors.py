@@ -133,6 +133,8 @@ PARAMETERS = [
     "name, value, words", PARAMETERS, ids=[f"{n}-{str(v)[:9]}" for n, v, _ in PARAMETERS]
 )
 def test_a_bad_parameter_states_its_range_and_value(family, name, value, words):
+    if name not in family().get_params():
+        pytest.skip(f"the family has no {name}")
     model = family(**{name: value})  # as scikit-learn has it, constructors take anything
     if words is None:
         assert model.set_params(max_steps=2, max_seconds=0.001)

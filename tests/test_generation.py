@@ -25,6 +25,15 @@ MODELLED = [
     "country",
 ]
 
+
+def four(max_steps):
+    """One of each family that generates, not fitted."""
+    networks = (
+        kind(random_state=0, max_steps=max_steps, width=64) for kind in (la.VAE, la.GAN, la.Diffusion)
+    )
+    return [*networks, la.Mixture(random_state=0)]
+
+
 # ---- new rows ----
 
 
@@ -137,8 +146,8 @@ def test_conditions_change_what_depends_on_them():
     frame = pd.DataFrame(
         {"u": u, "v": u + 0.1 * rng.normal(size=2000), "sign": np.where(u > 0, "plus", "minus")}
     )
-    for kind in (la.VAE, la.GAN, la.Diffusion):
-        model = kind(random_state=0, max_steps=400, width=64).fit(frame)
+    for model in four(400):
+        model.fit(frame)
         low, high = (model.generate(300, given={"v": v}, random_state=0) for v in (-1.5, 1.5))
         assert high["u"].median() - low["u"].median() > 1.5
         assert (low["sign"] == "minus").mean() > 0.8
@@ -295,8 +304,8 @@ def test_imputation_knows_the_rest_of_the_row():
     u = rng.normal(size=2000)
     X = np.column_stack([u, u + 0.1 * rng.normal(size=2000)])
     holed = np.column_stack([u[:300], np.full(300, np.nan)])
-    for kind in (la.VAE, la.GAN, la.Diffusion):
-        filled = kind(random_state=0, max_steps=400, width=64).fit(X).impute(holed, random_state=0)
+    for model in four(400):
+        filled = model.fit(X).impute(holed, random_state=0)
         assert np.corrcoef(filled.T)[0, 1] > 0.8
 
 
@@ -306,10 +315,10 @@ def test_a_number_of_draws_that_is_none_is_refused(model, people, n):
         model.impute(people, n_draws=n)
 
 
-@pytest.mark.parametrize("family", [la.VAE, la.GAN, la.Diffusion])
-def test_no_rows_are_a_table_too_and_conditions_on_them_are_checked(family) -> None:
+@pytest.mark.parametrize("model", four(5), ids=lambda model: type(model).__name__)
+def test_no_rows_are_a_table_too_and_conditions_on_them_are_checked(model) -> None:
     frame = pd.DataFrame({"a": np.arange(210) % 7 + 0.5, "b": list("xyz") * 70})
-    model = family(max_steps=5, width=16, random_state=0).fit(frame)
+    model.fit(frame)
     none = model.generate(0, given={"b": "x"})
     assert len(none) == 0
     assert none.dtypes.equals(frame.dtypes)

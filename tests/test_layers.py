@@ -44,7 +44,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "families"}
+FACES = {"estimator", "detector", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -109,7 +109,8 @@ PLACES = {
     # Both
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),

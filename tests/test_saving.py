@@ -83,13 +83,13 @@ def test_what_cannot_be_written_down_is_left_out(family, tmp_path):
         max_steps=3,
         callbacks=[print_nothing],
         random_state=np.random.default_rng(0),
-        learning_rate=np.float64(0.01),
+        contamination=np.float64(0.01),
     ).fit(X)
     model.save(tmp_path / "m.lookalike")
     loaded = la.load(tmp_path / "m.lookalike")
     assert loaded.callbacks is None
     assert loaded.random_state is None
-    assert loaded.learning_rate == 0.01
+    assert loaded.contamination == 0.01
     assert_array_equal(loaded.score_samples(X), model.score_samples(X))
 
 

@@ -17,7 +17,13 @@ import lookalike as la
 pytestmark = pytest.mark.filterwarnings("ignore::lookalike.LookalikeWarning")
 
 TINY = {"max_steps": 25, "width": 16, "depth": 1, "batch_size": 64}
-FAMILIES = [la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2), la.Detector(**TINY)]
+FAMILIES = [
+    la.VAE(**TINY),
+    la.GAN(**TINY),
+    la.Diffusion(**TINY, n_steps=2),
+    la.Detector(**TINY),
+    la.Mixture(max_steps=25, n_components=8, batch_size=64),
+]
 
 
 @parametrize_with_checks(FAMILIES)

@@ -272,9 +272,11 @@ def test_killed_at_any_step_and_resumed_it_ends_as_the_unbroken_fit(family, unbr
     ids=lambda change: next(iter(change)),
 )
 def test_the_checkpoint_of_another_fit_is_refused(family, tmp_path, change):
-    family(**OPTIONS, checkpoint=tmp_path / "c").fit(TABLE)
     change = dict(change)
     data = change.pop("data", TABLE)
+    if not change.keys() <= family().get_params().keys():
+        pytest.skip("the family has no such parameter")
+    family(**OPTIONS, checkpoint=tmp_path / "c").fit(TABLE)
     with pytest.raises(
         la.ArtifactError, match=r"is of a fit with other data, parameters or random_state\. Delete it"
     ):

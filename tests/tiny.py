@@ -5,6 +5,7 @@ import torch
 from lookalike.layout import Rows
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.gan import GAN
+from lookalike.models.mixture import Mixture
 from lookalike.models.vae import VAE
 
 
@@ -14,6 +15,12 @@ def seeded(seed=0):
 
 def build(kind, layout, *, width=16, n_steps=3, fresh=False):
     generator = seeded()
+    if kind is Mixture:
+        model = Mixture(layout, n_components=5)
+        for shares in (model.class_share, model.level_share, model.table_share):
+            shares.uniform_(0.01, 1, generator=generator)
+        model.settle()
+        return model
     common = {"width": width, "depth": 1, "n_steps": n_steps, "generator": generator}
     if kind is Diffusion:
         model = Diffusion(layout, **common)

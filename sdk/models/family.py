@@ -37,11 +37,17 @@ class Model(nn.Module, ABC):
     def prepare(self, memory: Memory) -> None:
         """Hear what is remembered, before training."""
 
+    def settle(self) -> None:
+        """Work out what follows from the weights: they were changed from outside."""
+
     @abstractmethod
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
-        """Yield each loss with the parameters that it moves; those move before the next loss is asked for."""
+        """Yield each loss with the parameters that it moves; those move before the next loss is asked for.
+
+        A model that has moved itself yields none.
+        """
 
     @abstractmethod
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
