@@ -46,7 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default="Detector,Diffusion,VAE,GAN", help=f"estimators of lookalike, or {PEER}")
+    some = "Detector,Diffusion,VAE,GAN"
+    parser.add_argument("--models", default=some, help=f"estimators of lookalike, or {PEER}")
     parser.add_argument("--shapes", default="1000x20,25000x60,1000000x30")
     parser.add_argument("--peers", default="", help="an interpreter to make PyOD's environment from")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/detection_cost.txt")
