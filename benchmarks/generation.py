@@ -39,6 +39,7 @@ class Independent:
 
 
 MODELS = {
+    "Synthesizer": ("lookalike:Synthesizer", {"random_state": 0}),
     "Mixture": ("lookalike:Mixture", {"random_state": 0}),
     "Diffusion": ("lookalike:Diffusion", {"random_state": 0}),
     "VAE": ("lookalike:VAE", {"random_state": 0}),

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from lookalike.families import VAE as VAE
     from lookalike.families import Diffusion as Diffusion
     from lookalike.families import Mixture as Mixture
-    from lookalike.families import load as load
     from lookalike.identifiers import Identifier as Identifier
     from lookalike.levelled import Boolean as Boolean
     from lookalike.levelled import Categorical as Categorical
     from lookalike.levelled import Constant as Constant
+    from lookalike.loading import load as load
     from lookalike.measured import Datetime as Datetime
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lookalike.plotting import plot_marginals as plot_marginals
     from lookalike.plotting import plot_scores as plot_scores
     from lookalike.schema import Schema as Schema
+    from lookalike.synthesizer import Synthesizer as Synthesizer
 
 _MODULES = {
     "calibration": ("Calibration", "select"),
@@ -67,7 +68,9 @@ _MODULES = {
         "TrainingError",
     ),
     "columns": ("Ignored",),
-    "families": ("Diffusion", "GAN", "Mixture", "VAE", "load"),
+    "families": ("Diffusion", "GAN", "Mixture", "VAE"),
+    "loading": ("load",),
+    "synthesizer": ("Synthesizer",),
     "identifiers": ("Identifier",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),

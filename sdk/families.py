@@ -1,4 +1,4 @@
-"""The estimators that generate: `VAE`, `GAN`, `Diffusion`, `Mixture`; and loading what any of ours saved."""
+"""The estimators that generate: `VAE`, `GAN`, `Diffusion`, `Mixture`"""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from lookalike import archive, noise
+from lookalike import noise
 from lookalike.columns import Column
 from lookalike.detector import Detector
-from lookalike.errors import ArtifactError
-from lookalike.estimator import Estimator, device_named
+from lookalike.estimator import Estimator
 from lookalike.layout import Layout
 from lookalike.models.diffusion import Diffusion as DiffusionModel
 from lookalike.models.family import Model
@@ -537,40 +536,3 @@ class Mixture(Estimator):
 
 
 FAMILIES: dict[str, type[Estimator]] = {kind._key: kind for kind in (VAE, GAN, Diffusion, Detector, Mixture)}
-
-
-def load(
-    path: str | os.PathLike[str], *, sha256: str | None = None, device: str = "auto", max_bytes: int = 1 << 30
-) -> Estimator:
-    """Load a fitted estimator from a `.lookalike` file. Nothing in the file is executed.
-
-    Parameters
-    ----------
-    path : str or PathLike
-    sha256 : str, optional
-        Digest that the file must have, as `save` returned it.
-    device : str
-        Where the model is to run.
-    max_bytes : int
-        Larger files are refused unread.
-
-    Raises
-    ------
-    ArtifactError
-        If the file is damaged, foreign, too large or of another version.
-    """
-    manifest, arrays = archive.read(path, kind="model", sha256=sha256, max_bytes=max_bytes)
-    family = FAMILIES.get(str(manifest.get("family")))
-    if family is None:
-        raise ArtifactError(
-            f"{os.fspath(path)} holds a {manifest.get('family')!r}, which this version does not know."
-        )
-    device_named(device)  # a fault of the caller, not of the file
-    try:
-        return family._restore(manifest, arrays, device)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error)[:300].rstrip(".")
-        raise ArtifactError(
-            f"{os.fspath(path)} does not describe a fitted {family.__name__}: {reason}. "
-            "Get it again from where it was made."
-        ) from error

@@ -1,0 +1,230 @@
+"""A critic that tells real rows from generated ones, by whose odds generated rows are chosen from a pool.
+
+The odds that a row is real rather than generated are the ratio of the two densities, where rows of both kinds
+are as many (Azadi, Olsson, Darrell, Goodfellow and Odena, "Discriminator rejection sampling", ICLR 2019,
+arXiv 1810.06758). Rows are drawn from the pool in proportion to them, without replacement; before that the
+odds are raked (Deming and Stephan, "On a least squares adjustment of a sampled frequency table when the
+expected marginal totals are known", Annals of Mathematical Statistics 11(4), 1940), so that each column on
+its own keeps the shares that it had in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+# scikit-learn's own record of a tree and the loop that runs it: there is no public way to a file but pickle.
+from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
+from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+
+from lookalike.schema import Table
+from lookalike.vetting import require
+
+Floats = NDArray[np.float64]
+
+FOLDS = 4
+LEARNING_RATE = 0.2
+MOST_TREES, PATIENCE = 800, 10
+WATCHED = 0.15  # of the rows, by which a fold stops
+CLIP = -6.0, 2.3  # of log-odds: no row counts for more than ten
+BINS = 30  # of a number, of which the shares are kept
+ROUNDS = 10  # of raking
+STEP = 5.0  # by which one round may change a weight
+NO_CATEGORIES = np.zeros((0, 8), np.uint32)
+FIELDS = {
+    "feature_idx": np.int32,
+    "num_threshold": np.float64,
+    "left": np.uint32,
+    "right": np.uint32,
+    "value": np.float64,
+    "missing_go_to_left": np.uint8,
+    "is_leaf": np.uint8,
+}
+"""Of a node: what a prediction takes."""
+
+
+def features(table: Table) -> Floats:
+    """What the critic sees of rows: numbers, and levels by falling frequency; shape (n, n_features)."""
+    return np.column_stack([table.numbers, table.ids.astype(np.float64)])
+
+
+class Critic:
+    """The mean of boosted trees, each fitted without one fold of the rows.
+
+    Parameters
+    ----------
+    folds : sequence of (float, list of array)
+        Log-odds to begin with, and the nodes of each tree.
+    """
+
+    def __init__(self, folds: Sequence[tuple[float, list[NDArray[Any]]]]) -> None:
+        self.folds = [
+            (start, [TreePredictor(nodes, NO_CATEGORIES, NO_CATEGORIES) for nodes in trees])
+            for start, trees in folds
+        ]
+
+    @classmethod
+    def fit(
+        cls, real: Floats, generated: Floats, fold_of: tuple[NDArray[Any], NDArray[Any]], seed: int
+    ) -> Self:
+        """Learn to tell rows, (n, n_features), apart; `fold_of` deals both kinds."""
+        folds = []
+        for k in range(FOLDS):
+            kinds = real[fold_of[0] != k], generated[fold_of[1] != k]
+            is_real = np.repeat([1, 0], [len(kind) for kind in kinds])
+            # Both kinds weigh the same, whichever has more rows.
+            weight = np.concatenate([np.full(len(kind), is_real.size / 2 / len(kind)) for kind in kinds])
+            trees = HistGradientBoostingClassifier(
+                learning_rate=LEARNING_RATE,
+                max_iter=MOST_TREES,
+                early_stopping=True,
+                validation_fraction=WATCHED,
+                n_iter_no_change=PATIENCE,
+                random_state=seed % 2**32,
+            ).fit(np.concatenate(kinds), is_real, sample_weight=weight)
+            nodes = [tree.nodes for (tree,) in trees._predictors]
+            folds.append((float(trees._baseline_prediction.ravel()[0]), nodes))
+        return cls(folds)
+
+    def log_odds(self, x: Floats) -> Floats:
+        """Of each row, (n, n_features), to be real; shape (n,)."""
+        x = np.ascontiguousarray(x)
+        nothing = np.zeros(x.shape[1], np.uint32)
+        total = np.zeros(len(x))
+        for start, trees in self.folds:
+            total += start
+            for tree in trees:
+                total += tree.predict(x, NO_CATEGORIES, nothing, 1)
+        return total / len(self.folds)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file keeps: the nodes of all trees, one after the other."""
+        trees = [tree.nodes for _, fold in self.folds for tree in fold]
+        every = np.concatenate(trees)
+        arrays = {name: every[name].astype(kind) for name, kind in FIELDS.items()}
+        arrays["nodes"] = np.array([len(nodes) for nodes in trees], np.int64)
+        arrays["trees"] = np.array([len(fold) for _, fold in self.folds], np.int64)
+        arrays["start"] = np.array([start for start, _ in self.folds])
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Self:
+        """Rebuild a critic, or raise ArtifactError: the loop that runs trees looks at no index."""
+        wanted: dict[str, Any] = {**FIELDS, "nodes": np.int64, "trees": np.int64, "start": np.float64}
+        require(arrays.keys() == wanted.keys(), "its critic has other parts")
+        require(
+            all(a.ndim == 1 and a.dtype == wanted[name] for name, a in arrays.items()),
+            "its critic's parts have other types",
+        )
+        nodes, trees, start = arrays["nodes"], arrays["trees"], arrays["start"]
+        n = len(arrays["value"])
+        require(
+            len({len(arrays[name]) for name in FIELDS}) == 1
+            and ((nodes > 0) & (nodes <= n)).all()
+            and nodes.sum() == n
+            and (trees >= 0).all()
+            and (trees <= len(nodes)).all()
+            and trees.sum() == len(nodes)
+            and 0 < len(trees) == len(start),
+            "its critic's trees do not add up",
+        )
+        own = np.arange(n) - np.repeat(np.cumsum(nodes) - nodes, nodes)  # number within the tree
+        size, leaf = np.repeat(nodes, nodes), arrays["is_leaf"] != 0
+        goes_on = np.ones(n, bool)
+        for side in ("left", "right"):  # always further down: no loops
+            goes_on &= (arrays[side] > own) & (arrays[side] < size)
+        feature = arrays["feature_idx"]
+        require(
+            (leaf | goes_on).all()
+            and ((feature >= 0) & (feature < n_features)).all()
+            and not np.isnan(arrays["num_threshold"]).any()
+            and np.isfinite(arrays["value"]).all()
+            and np.isfinite(start).all(),
+            "its critic's trees are none",
+        )
+        every = np.zeros(n, PREDICTOR_RECORD_DTYPE)
+        for name in FIELDS:
+            every[name] = arrays[name]
+        apart = np.split(every, np.cumsum(nodes)[:-1])
+        ends = np.cumsum(trees)
+        return cls([(float(s), apart[e - k : e]) for s, k, e in zip(start, trees, ends, strict=True)])
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How often each column holds what.
+
+    Parameters
+    ----------
+    edges : ndarray of shape (n_numbers, BINS - 1)
+        Between the bins of numbers; the last is repeated.
+    shares : list of ndarray of shape (n_values,)
+        Of the bins of each number and of missing ones, of the levels of each category.
+    """
+
+    edges: Floats
+    shares: list[Floats]
+
+    @classmethod
+    def fit(cls, table: Table, n_levels: Sequence[int]) -> Margins:
+        """Count; a category of n levels has ids up to n + 1: one never seen, and missing."""
+        at = np.linspace(0, 1, BINS + 1)[1:-1]
+        some = [column[~np.isnan(column)] for column in table.numbers.T]
+        edges = [np.quantile(column, at) if len(column) else np.zeros(len(at)) for column in some]
+        empty = cls(np.array(edges).reshape(len(edges), len(at)), [])
+        sizes = [BINS + 1] * len(edges) + [n + 2 for n in n_levels]
+        counts = [np.bincount(c, minlength=k) for c, k in zip(empty.values(table), sizes, strict=True)]
+        return cls(empty.edges, [count / len(table) for count in counts])
+
+    def values(self, table: Table) -> list[NDArray[np.int64]]:
+        """Which of its values each column holds, (n,)."""
+        numbers = [
+            np.where(np.isnan(column), BINS, np.searchsorted(edges, column, side="right"))
+            for edges, column in zip(self.edges, table.numbers.T, strict=True)
+        ]
+        return [*numbers, *table.ids.T]
+
+    def rake(self, weight: Floats, table: Table) -> Floats:
+        """Change the weights of rows, (n,), so that columns have their shares."""
+        values = self.values(table)
+        for _ in range(ROUNDS):
+            for value, share in zip(values, self.shares, strict=True):
+                now = np.bincount(value, weight, minlength=len(share)) / weight.sum()
+                step = np.divide(share, now, out=np.ones_like(share), where=now > 0)
+                weight = weight * step.clip(1 / STEP, STEP)[value]
+        return weight
+
+
+def without_replacement(weight: Floats, n: int, u: Floats) -> NDArray[np.int64]:
+    """Choose n of the rows, each at most once, in proportion to their weights.
+
+    Systematic sampling in random order (Madow, "On the theory of systematic sampling, II", Annals of
+    Mathematical Statistics 20(3), 1949): shares come out nearly without noise.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (m,)
+    n : int
+        At most m.
+    u : ndarray of shape (m + 1,)
+        Uniforms: of the order, and where to begin.
+    """
+    chance = weight * (n / weight.sum())
+    while (over := chance > 1).any():  # who would be drawn more than once is drawn for certain
+        chance[over] = 1
+        rest = chance < 1
+        left = n - np.count_nonzero(~rest)
+        total = chance[rest].sum()
+        if not total:
+            break
+        chance[rest] *= left / total
+    order = np.argsort(u[:-1], kind="stable")
+    reached = np.cumsum(chance[order])
+    return order[
+        np.searchsorted(reached, (np.arange(n) + u[-1]) * (reached[-1] / n)).clip(max=len(order) - 1)
+    ]

@@ -1,0 +1,198 @@
+"""Refined rows: what the critic knows, how it chooses, and that nothing asked for is lost by it."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from conftest import TINY, TINY_MIXTURE
+from numpy.testing import assert_array_equal
+from pandas.testing import assert_frame_equal
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+import lookalike as la
+from lookalike.critic import FOLDS, Critic, Margins, without_replacement
+from lookalike.schema import Table
+
+# ---- the critic ----
+
+
+@pytest.fixture(scope="module")
+def critic():
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(6000, 2)), rng.normal(1, 1, size=(9000, 2))
+    folds = rng.integers(FOLDS, size=6000), rng.integers(FOLDS, size=9000)
+    return Critic.fit(real, generated, folds, 0)
+
+
+def test_log_odds_are_those_of_the_densities(critic):
+    x = np.random.default_rng(1).normal(0.5, 0.7, size=(2000, 2))
+    exact = 1 - x.sum(1)  # of N(0, 1) to N(1, 1) in each of two dimensions
+    assert np.corrcoef(critic.log_odds(x), exact)[0, 1] > 0.95
+    assert np.abs(critic.log_odds(x) - exact).mean() < 0.25
+
+
+def test_a_critic_comes_back_from_its_arrays(critic):
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    x[::7, 0] = np.nan
+    assert_array_equal(Critic.from_arrays(critic.to_arrays(), 2).log_odds(x), critic.log_odds(x))
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("left", lambda a: a * 0),  # a loop
+        ("right", lambda a: a + 10_000),
+        ("feature_idx", lambda a: a + 2),
+        ("feature_idx", lambda a: a - 5),
+        ("value", lambda a: a * np.nan),
+        ("num_threshold", lambda a: a.astype(np.float32)),
+        ("nodes", lambda a: a + 1),
+        ("nodes", lambda a: -a),
+        ("trees", lambda a: a[::-1] * 2),
+        ("start", lambda a: a[:1]),
+    ],
+)
+def test_a_critic_that_would_read_what_is_not_its_own_is_refused(critic, name, change):
+    arrays = critic.to_arrays()
+    with pytest.raises(la.ArtifactError, match="critic"):
+        Critic.from_arrays({**arrays, name: change(arrays[name])}, 2)
+
+
+# ---- choosing ----
+
+
+def test_rows_are_drawn_by_their_weights_and_none_twice():
+    weight = np.r_[np.full(50, 1.0), np.full(40, 3.0), np.full(10, 500.0)]
+    drawn = np.zeros(100)
+    for seed in range(400):
+        chosen = without_replacement(weight.copy(), 40, np.random.default_rng(seed).random(101))
+        assert len(np.unique(chosen)) == 40
+        drawn[chosen] += 1 / 400
+    assert drawn[90:].min() > 0.9999  # heavier than one place: always there, and no more than once
+    assert drawn[50:90].mean() == pytest.approx(3 * drawn[:50].mean(), rel=0.05)
+
+
+def test_raking_gives_columns_their_shares():
+    rng = np.random.default_rng(0)
+    real = Table(rng.normal(size=(5000, 1)), rng.integers(3, size=(5000, 1)))
+    pool = Table(rng.normal(0.3, 1.2, size=(8000, 1)), np.minimum(rng.integers(5, size=(8000, 1)), 2))
+    pool.numbers[:400] = np.nan
+    margins = Margins.fit(real, [3])
+    weight = margins.rake(np.ones(8000), pool)
+    for value, share in zip(margins.values(pool), margins.shares, strict=True):
+        found = np.bincount(value, weight, minlength=len(share)) / weight.sum()
+        assert np.abs(found - share).max() < 0.01
+
+
+# ---- the synthesizer ----
+
+
+@pytest.fixture(scope="module")
+def synthesizer(people):
+    return la.Synthesizer(la.Mixture(**TINY_MIXTURE), random_state=0).fit(people)
+
+
+def told_apart(real, made):
+    X = pd.get_dummies(pd.concat([real, made], ignore_index=True)).to_numpy(float)
+    y = np.repeat([0, 1], [len(real), len(made)])
+    return roc_auc_score(
+        y, cross_val_predict(HistGradientBoostingClassifier(), X, y, method="predict_proba")[:, 1]
+    )
+
+
+def test_refined_rows_are_harder_to_tell_from_real_ones():
+    rng = np.random.default_rng(0)
+    kind = rng.integers(4, size=4000)
+    x = np.array([-3.0, -1, 1, 3])[kind] + 0.3 * rng.normal(size=4000)
+    frame = pd.DataFrame(
+        {"x": x, "y": x**2 + 0.3 * rng.normal(size=4000), "kind": np.array(list("abcd"))[kind]}
+    )
+    model = la.Mixture(n_components=6, random_state=0)
+    plain, refined = (la.Synthesizer(model, pool=pool, random_state=0).fit(frame) for pool in (1, 6))
+    before, after = (told_apart(frame, m.generate(4000, random_state=1)) for m in (plain, refined))
+    assert before > 0.7
+    assert after < before - 0.1
+    shares = refined.generate(4000, random_state=1)["kind"].value_counts(normalize=True)
+    assert (shares - frame["kind"].value_counts(normalize=True)).abs().max() < 0.02
+
+
+def test_rows_are_legal_and_of_the_frames_types(synthesizer, people):
+    made = synthesizer.generate(300, random_state=0)
+    assert len(made) == 300
+    assert made.dtypes.equals(people.dtypes[made.columns])
+    assert made["income"].between(people["income"].min(), people["income"].max()).all()
+    assert set(made["city"].dropna()) <= set(people["city"].dropna())
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_few_rows_are_as_many_as_asked(synthesizer, n):
+    assert len(synthesizer.generate(n, random_state=0)) == n
+
+
+def test_what_is_given_is_exact_one_value_or_one_a_row(synthesizer, people):
+    cities = people["city"].dropna().unique()
+    made = synthesizer.generate(200, given={"city": cities[0], "children": None}, random_state=0)
+    assert (made["city"] == cities[0]).all()
+    assert made["children"].isna().all()
+    asked = np.resize(cities, 200)
+    made = synthesizer.generate(
+        200, given={"city": asked, "age": np.resize([30, 40, 50], 200)}, random_state=0
+    )
+    assert_array_equal(made["city"], asked)
+    assert_array_equal(made["age"], np.resize([30, 40, 50], 200))
+
+
+def test_equal_seeds_give_equal_models_and_rows(people):
+    a, b, other = (
+        la.Synthesizer(la.Mixture(max_steps=5, n_components=4), random_state=s).fit(people) for s in (1, 1, 2)
+    )
+    assert_frame_equal(a.generate(50, random_state=3), b.generate(50, random_state=3))
+    assert not a.generate(50, random_state=3).equals(a.generate(50, random_state=4))
+    assert not a.generate(50, random_state=3).equals(other.generate(50, random_state=3))
+
+
+def test_a_saved_synthesizer_draws_the_same_rows(synthesizer, tmp_path, people):
+    digest = synthesizer.save(tmp_path / "s.lookalike")
+    loaded = la.load(tmp_path / "s.lookalike", sha256=digest)
+    assert isinstance(loaded, la.Synthesizer)
+    for given in ({}, {"city": "Oslo"}):
+        assert_frame_equal(
+            loaded.generate(60, given=given, random_state=5),
+            synthesizer.generate(60, given=given, random_state=5),
+        )
+    holed = people.head(20).assign(income=np.nan)
+    assert_frame_equal(loaded.impute(holed, random_state=1), synthesizer.impute(holed, random_state=1))
+    assert loaded.impute(holed, random_state=1)["income"].notna().all()
+
+
+def test_any_family_that_generates_can_draw_and_any_container_comes_back():
+    frame = pl.DataFrame({"a": np.arange(210) % 7 + 0.5, "b": list("xyz") * 70})
+    for model in (la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2)):
+        made = la.Synthesizer(model, random_state=0).fit(frame).generate(30, random_state=0)
+        assert isinstance(made, pl.DataFrame)
+        assert made.schema == frame.schema
+
+
+def test_what_it_cannot_do_is_refused_and_says_what_can(synthesizer, people):
+    with pytest.raises(la.ConditionError, match=r"Synthesizer generates and imputes\. Its model_ scores"):
+        synthesizer.score_samples(people)
+    assert synthesizer.model_.score_samples(people.head(3)).shape == (3,)
+    with pytest.raises(la.ConditionError, match="Detector scores and explains, and cannot generate"):
+        la.Synthesizer(la.Detector(max_steps=3)).fit(people)
+    with pytest.raises(
+        ValueError, match="model must be an estimator of lookalike, not fitted, or None, got 'vae'"
+    ):
+        la.Synthesizer("vae").fit(people)
+    with pytest.raises(ValueError, match="pool must be a whole number from 1 to 1,000, got 0"):
+        la.Synthesizer(pool=0).fit(people)
+
+
+def test_it_is_cloned_as_scikit_learn_does(synthesizer):
+    again = clone(synthesizer)
+    assert not hasattr(again, "model_")
+    assert again.pool == synthesizer.pool
+    words = "".join(repr(again).split())
+    assert words == "Synthesizer(model=Mixture(max_steps=40,n_components=12,random_state=0),random_state=0)"
