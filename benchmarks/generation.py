@@ -3,7 +3,8 @@
     python benchmarks/generation.py                     # adult; about 10 CPU minutes
     python benchmarks/generation.py --tables churn,shoppers --models Diffusion
 
-Runs the judge in ../shared/judge, one thread, and writes benchmarks/results/generation.csv: shape and trend
+Runs the judge in ../shared/judge, one thread, and writes benchmarks/results/generation.csv, where tables and
+models that are not measured anew keep their lines: shape and trend
 (errors in %, 0 is best), c2st (1: a booster cannot tell generated rows from real), utility, dcr_share (.5 is
 ideal), CPU seconds of fitting and generated rows a CPU second.
 """
@@ -62,7 +63,10 @@ def main() -> None:
         sys.exit(f"the judge is not at {args.judge}: give its place with --judge.")
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    rows = []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    if (results / "generation.csv").exists():
+        with open(results / "generation.csv", newline="") as handle:
+            rows = {(row["table"], row["model"]): row for row in csv.DictReader(handle)}
     for table in args.tables.split(","):
         for name in args.models.split(","):
             model, kwargs = MODELS[name]
@@ -86,13 +90,14 @@ def main() -> None:
             with open(out, newline="") as handle:
                 measured = next(csv.DictReader(handle))
             out.unlink()
-            rows.append({"table": table, "model": name} | {c: measured.get(c, "") for c in SHOWN})
-            shown = (f"{c} {float(rows[-1][c]):.4g}" for c in SHOWN if rows[-1][c])
+            row = {"table": table, "model": name} | {c: measured.get(c, "") for c in SHOWN}
+            rows[table, name] = row
+            shown = (f"{c} {float(row[c]):.4g}" for c in SHOWN if row[c])
             print(f"{table:12s} {name:12s} " + "  ".join(shown), flush=True)
     with open(results / "generation.csv", "w", newline="") as handle:
-        writer = csv.DictWriter(handle, rows[0])
+        writer = csv.DictWriter(handle, ["table", "model", *SHOWN])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(rows[key] for key in sorted(rows))
 
 
 if __name__ == "__main__":
