@@ -110,7 +110,7 @@ class Memory(nn.Module):
     anomalies: Tensor
     weight: Tensor
     weight_without: Tensor
-    from_one: Tensor
+    from_each: Tensor
 
     def __init__(
         self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, doubt: Tensor, anomalies: Tensor
@@ -123,10 +123,11 @@ class Memory(nn.Module):
         # Log-weights of each remembered row: as it stands, and for a row that it may itself stand for.
         self.register_buffer("weight", count.log(), persistent=False)
         self.register_buffer("weight_without", (count - 1).log().clamp(min=-1e9), persistent=False)
-        # (x, 1) @ from_one is what a squared distance has beside |x|^2. No linear layer: int8 would round
-        # what are small differences of large numbers.
-        from_one = torch.cat([-2 * rows, (rows * rows).sum(1, keepdim=True)], 1).T.contiguous()
-        self.register_buffer("from_one", from_one, persistent=False)
+        # (x, 1, |x|^2) @ from_each are squared distances, doubted. No linear layer: int8 would round what are
+        # small differences of large numbers.
+        one = torch.ones_like(rows[:, :1])
+        from_each = torch.cat([-2 * rows, (rows * rows).sum(1, keepdim=True), one], 1) * doubt[:, None]
+        self.register_buffer("from_each", from_each.T.contiguous(), persistent=False)
 
     @classmethod
     def learn(
@@ -160,7 +161,7 @@ class Memory(nn.Module):
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
-        index = _beside(x, self.from_one).topk(min(CANDIDATES, len(self.rows)), largest=False)[1]
+        index = _doubted(x, self.from_each).topk(min(CANDIDATES, len(self.rows)), largest=False)[1]
         gap = x[:, None] - self.rows[index]
         square = gap**2  # of which distances are exact, as differences of large numbers are not
         distance, weight = self._weighed(add_up(square), self.weight[index], self.weight_without[index])
@@ -184,9 +185,10 @@ class Memory(nn.Module):
         Anomalies that are alike are near each other, and yet not near so many.
         """
         x = self.place(rows)
-        distance = _beside(x, self.from_one[:, :SAMPLE]) + add_up(x * x)[:, None]
+        doubt = self.doubt[:SAMPLE]
+        distance = _doubted(x, self.from_each[:, :SAMPLE]) / doubt
         distance, weight = self._weighed(distance, self.weight[:SAMPLE], self.weight_without[:SAMPLE])
-        distance = distance * self.doubt[:SAMPLE]
+        distance = distance * doubt
         share = _nearest(distance, weight, max(round(PART * distance.shape[1]), 1))
         return add_up(share * distance)
 
@@ -216,9 +218,9 @@ def strays(energy: Tensor) -> Tensor:
     )  # most rows alike: no scale to tell by
 
 
-def _beside(x: Tensor, from_one: Tensor) -> Tensor:
-    """Squared distances less |x|^2, (n, m)."""
-    return torch.cat([x, torch.ones_like(x[:, :1])], 1) @ from_one
+def _doubted(x: Tensor, from_each: Tensor) -> Tensor:
+    """Squared distances, (n, m), as far as they are known: large numbers have been subtracted."""
+    return torch.cat([x, torch.ones_like(x[:, :1]), add_up(x * x)[:, None]], 1) @ from_each
 
 
 def _nearest(distance: Tensor, weight: Tensor, k: int) -> Tensor:
