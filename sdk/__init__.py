@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lookalike.calibration import Calibration as Calibration
     from lookalike.calibration import select as select
     from lookalike.columns import Ignored as Ignored
+    from lookalike.conditions import Balanced as Balanced
+    from lookalike.conditions import Between as Between
+    from lookalike.conditions import OneOf as OneOf
+    from lookalike.conditions import Present as Present
     from lookalike.crossfit import CrossConformal as CrossConformal
     from lookalike.detector import Detector as Detector
     from lookalike.drift import DriftMonitor as DriftMonitor
@@ -68,6 +72,7 @@ _MODULES = {
         "TrainingError",
     ),
     "columns": ("Ignored",),
+    "conditions": ("Balanced", "Between", "OneOf", "Present"),
     "families": ("Diffusion", "GAN", "Mixture", "VAE"),
     "loading": ("load",),
     "synthesizer": ("Synthesizer",),

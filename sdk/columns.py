@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.allowed import Allowed, Options
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.values import Array, Name, Storage, Values
 
@@ -172,6 +173,27 @@ class Encoded(Column):
         """Encode what rows to be generated should hold, or raise ConditionError."""
         raise NotImplementedError
 
+    def among(self, values: Values) -> Options:
+        """The cells that hold one of some values, or raise ConditionError."""
+        cells = np.unique(self.condition(values))
+        return Options(cells, self.expected(cells))
+
+    def between(self, low: Values | None, high: Values | None) -> Allowed:
+        """The cells that lie between two values, None for an open end, or raise ConditionError."""
+        raise NotImplementedError
+
+    def common(self) -> Array:
+        """The cells of the levels that fit saw, or raise ConditionError where there is none."""
+        raise NotImplementedError
+
+    def expected(self, cells: Array) -> NDArray[np.float64]:
+        """How often each of some cells, (k,), comes as far as fit can tell; they add up to 1."""
+        return np.full(len(cells), 1 / len(cells))
+
+    def held(self, cells: Array) -> Array:
+        """Cells as they are once decoded."""
+        return cells
+
     def conform(self, values: Values, allow_missing: bool) -> None:
         """Refuse values of a type other than the one fitted, or missing ones where none may be."""
         if len(values.present):  # a column without a value may be of any type: it is what reading leaves
@@ -204,6 +226,13 @@ class Encoded(Column):
 def _example(values: Values) -> str:
     row = int(np.argmin(values.missing))
     return f"{values.show(row)} in row {row}"
+
+
+def span(low: Values | None, high: Values | None) -> str:
+    """A range in words."""
+    start = "" if low is None else f"from {low.show(0)}"
+    stop = "" if high is None else f"to {high.show(0)}" if start else f"up to {high.show(0)}"
+    return f"{start} {stop or 'on'}".strip()
 
 
 _ADVICE_ELSE = "Leave the kind to be inferred, or convert the column first."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lookalike import noise
 from lookalike.columns import Encoded, Ignored
+from lookalike.conditions import Request
 from lookalike.counterfactual import Counterfactual, Search
-from lookalike.errors import ConditionError, SchemaError, did_you_mean
+from lookalike.errors import SchemaError, did_you_mean
 from lookalike.explanation import Explanation, Groups, ranked, units
 from lookalike.filling import Holes, fill
 from lookalike.parameters import Range
@@ -217,19 +218,24 @@ class Face(Thresholded):
     # ---- generation ------------------------------------------------------------------------------------
 
     def generate(
-        self, n: int = 1, given: Mapping[Any, Any] | None = None, random_state: noise.RandomState = None
+        self, n: int | None = None, given: Any = None, random_state: noise.RandomState = None
     ) -> Any:
         """Draw new rows.
 
         Parameters
         ----------
-        n : int
-            How many.
-        given : mapping of column name to value, optional
-            What every row must hold, exactly: ``{"income": ">50K", "age": 40}``; None for missing. A sequence
-            gives one value a row. The other columns are drawn given these; nothing is rejected.
+        n : int, optional
+            How many. By default as many as are given values one a row, or 1.
+        given : mapping of column name to condition, or table of partial rows, optional
+            What every row holds, exactly: ``{"income": ">50K", "age": la.Between(30, 40)}``. The other
+            columns are drawn given this. A condition is a value, None for missing, or a sequence of one value
+            a row; or `OneOf`, `Between` (a range), `Present` (not missing), `Balanced` (equal counts).
+
+            Of a table (DataFrame, pyarrow.Table or ndarray) each row makes one row, in order: what it holds
+            stays as it is, what is missing or absent is drawn. It cannot ask for a missing value, as a
+            mapping can.
         random_state : int, Generator, RandomState or None
-            Row i depends on the seed and on i alone, not on n. None draws fresh rows at every call.
+            Row i depends on the seed and on i, not on n. None draws fresh rows at every call.
 
         Returns
         -------
@@ -239,25 +245,17 @@ class Face(Thresholded):
         Raises
         ------
         ConditionError
-            If a condition names an unknown column or level, or a number out of the range of `fit`.
+            If no row can meet a condition: it names an unknown column or level, or lies out of the range of
+            `fit`. Fewer rows than asked for never come.
         """
         self._check("generate")
-        Range(0, math.inf, whole=True).check("n", n)
-        if not isinstance(given, Mapping | None):
-            raise ConditionError(
-                f"given must map columns to values, such as {{'column': value}}, got {given!r}."
-            )
-        asked = dict(given or {})
         seed = noise.seed_from(random_state)
-        table = self.schema_.condition(asked, n)
-        known_numbers = np.array([c.name in asked for c in self.schema_.number_columns], dtype=bool)
-        known_ids = np.array([c.name in asked for c in self.schema_.category_columns], dtype=bool)
-        known = (
-            np.broadcast_to(known_numbers, table.numbers.shape),
-            np.broadcast_to(known_ids, table.ids.shape),
-        )
-        drawn = self._complete(self._given(table), known, seed, impute=False)
-        return self.schema_.decode(put(table, known, drawn), seed=seed)
+
+        def complete(table: Table, known: Known, own: int) -> Table:
+            return self._complete(self._given(table), known, own, impute=False)
+
+        drawn = Request.read(self.schema_, given, n, seed).draw(complete, seed)
+        return self.schema_.decode(drawn, seed=seed)
 
     def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
         """Fill in missing values by draws given the rest of the row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import FAMILY_WORDS, Encoded, Port, as_condition
+from lookalike.allowed import Options
+from lookalike.columns import FAMILY_WORDS, Encoded, Port, as_condition, span
 from lookalike.errors import ConditionError, SchemaError, did_you_mean
 from lookalike.measured import refuse_infinity
 from lookalike.values import NANOSECONDS, Array, Scalar, Storage, Values, label_array, shorten, values_of
@@ -30,6 +32,11 @@ def same_unit(storage: Storage, values: Values, labels: list[Scalar]) -> list[Sc
         return labels
     whole = [divmod(int(label) * theirs, mine) for label in labels]
     return [ticks if not rest else "" for ticks, rest in whole]
+
+
+def _amount(storage: Storage, value: Any) -> Any:
+    """A value that can be compared with others of its kind: times in nanoseconds."""
+    return value * NANOSECONDS.get(storage.unit, 1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,12 +125,46 @@ class Levelled(Encoded):
         strange = ids == self.unseen
         if strange.any():
             row = int(strange.argmax())
-            shown = [self.show(level) for level in self.levels[:10]]
-            more = f" and {len(self.levels) - 10} more" if len(self.levels) > 10 else ""
             near = did_you_mean(values.plain()[row], self.levels) if self.storage.family == "text" else ""
-            seen = ", ".join(shown) or "no value"
-            raise ConditionError(f"{self.name!r} cannot be {values.show(row)}: fit saw {seen}{more}.{near}")
+            raise ConditionError(f"{self.name!r} cannot be {values.show(row)}: fit saw {self._seen()}.{near}")
         return ids
+
+    def _seen(self) -> str:
+        shown = [self.show(level) for level in self.levels[:10]]
+        more = f" and {len(self.levels) - 10} more" if len(self.levels) > 10 else ""
+        return (", ".join(shown) or "no value") + more
+
+    def between(self, low: Values | None, high: Values | None) -> Options:
+        """The levels that lie between two values."""
+        ends = [end for end in (low, high) if end is not None]
+        if ends and self.storage.family in ("text", "boolean"):
+            raise ConditionError(
+                f"{self.name!r} holds {FAMILY_WORDS[self.storage.family]}, which no range divides. Name "
+                "levels: la.OneOf([...])."
+            )
+        for end in ends:
+            as_condition(self, end)
+        least = -math.inf if low is None else _amount(low.storage, low.plain().tolist()[0])
+        most = math.inf if high is None else _amount(high.storage, high.plain().tolist()[0])
+        within = (not ends or least <= _amount(self.storage, level) <= most for level in self.levels)
+        cells = np.flatnonzero(np.fromiter(within, bool, len(self.levels)))
+        if not len(cells):
+            what = f"lie {span(low, high)}" if ends else "be present"
+            raise ConditionError(f"{self.name!r} cannot {what}: fit saw {self._seen()}.")
+        return Options(cells, self.expected(cells))
+
+    def common(self) -> NDArray[np.int64]:
+        """The ids of the levels that fit saw, or raise ConditionError where it saw none."""
+        cells = np.flatnonzero(self.counts)
+        if not len(cells):
+            raise ConditionError(f"{self.name!r} cannot be balanced: fit saw no value.")
+        return cells
+
+    def expected(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        seen = sum(self.counts)
+        blank = seen * self.missing / (1 - self.missing) if seen else 1.0
+        counts = np.array([*self.counts, 0.0, blank])[cells]
+        return counts / counts.sum() if counts.any() else super().expected(cells)
 
     def show(self, level: Scalar) -> str:
         """A level as people write it."""

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import Encoded, Port, as_condition
+from lookalike.allowed import Interval
+from lookalike.columns import Encoded, Port, as_condition, span
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.values import NANOSECONDS, Array, Storage, Values, values_of
 
@@ -109,9 +110,9 @@ class Measured(Encoded):
 
     def condition(self, values: Values) -> NDArray[np.float64]:
         """Encode a condition, which must lie in the range of fit and on its grid."""
+        values = self.asked(values)
         encoded = as_condition(self, values)
-        back = self.decode(encoded)
-        held = self._measure(back)
+        held = self.held(encoded)
         # What differs by rounding is the same number: 0.1 + 0.2 is 0.3, and 0.1 is float32's 0.1.
         slack = 4 * float(np.finfo(precision_of(self.storage)).eps) * np.abs(encoded)
         astray = (np.abs(encoded - held) > slack) & ~values.missing
@@ -119,9 +120,53 @@ class Measured(Encoded):
             row = int(astray.argmax())
             raise ConditionError(
                 f"{self.name!r} cannot be {values.show(row)}: fit saw {self.describe()}, and the nearest "
-                f"that can be generated is {back.show(row)}."
+                f"that can be generated is {self.decode(encoded).show(row)}."
             )
-        return np.where(values.missing, np.nan, held)
+        return held
+
+    def asked(self, values: Values) -> Values:
+        """Values of a condition as the column has them."""
+        return values
+
+    def held(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(np.isnan(cells), np.nan, self._measure(self.decode(cells)))
+
+    @property
+    def grain(self) -> float:
+        """What lies between two encoded numbers that follow each other; 0 where any may be held."""
+        return 1.0
+
+    def between(self, low: Values | None, high: Values | None) -> Interval:
+        """The interval that two values leave of the range of fit, both ends on its grid."""
+        low, high = (None if end is None else self.asked(end) for end in (low, high))
+        least, most = self._inside(low, -np.inf, 1), self._inside(high, np.inf, -1)
+        if least is None or most is None or least > most:
+            end = high if low is None else low
+            assert end is not None  # a range without ends is that of fit
+            near = self.decode(self._bound(end)).show(0)
+            raise ConditionError(
+                f"{self.name!r} cannot lie {span(low, high)}: fit saw {self.describe()}, and the nearest to "
+                f"{end.show(0)} that can be generated is {near}."
+            )
+        return Interval(least, most)
+
+    def _inside(self, end: Values | None, farthest: float, step: int) -> float | None:
+        """The first number that can be held from an end on, upwards or downwards."""
+        start = farthest if end is None else float(self._bound(end)[0])
+        for cell in (start, start + step * self.grain):
+            held = float(self.held(np.array([cell]))[0])
+            if (held - start) * step >= 0:
+                return held
+        return None
+
+    def _bound(self, end: Values) -> NDArray[np.float64]:
+        return as_condition(self, end)
+
+    def common(self) -> Array:
+        raise ConditionError(
+            f"{self.name!r} is of kind {self.kind}, which has no levels to balance. Name some values: "
+            "la.Balanced([...])."
+        )
 
     def show(self, value: float | int) -> str:
         """A value of the column as people write it."""
@@ -327,9 +372,19 @@ class Number(Measured):
             return data
         return np.maximum(data, 0) if data.dtype == np.int64 else np.minimum(data, 2**63 - 1)
 
-    def condition(self, values: Values) -> NDArray[np.float64]:
-        encoded = super().condition(values)
-        return encoded if self.integral else encoded.astype(precision_of(self.storage)).astype(np.float64)
+    def held(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._precise(super().held(cells))
+
+    @property
+    def grain(self) -> float:
+        return 0.0 if self.decimals is None else 10.0**-self.decimals
+
+    def _bound(self, end: Values) -> NDArray[np.float64]:
+        return self._precise(super()._bound(end))
+
+    def _precise(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Numbers as the container holds them, in float32 or less."""
+        return cells if self.integral else cells.astype(precision_of(self.storage)).astype(np.float64)
 
     def show(self, value: float | int) -> str:
         return f"{value:.10g}" if isinstance(value, float) else str(value)
@@ -469,11 +524,10 @@ class Datetime(_Clocked):
     def suits(cls, values: Values, plain_array: bool) -> bool:
         return values.family == "datetime"
 
-    def condition(self, values: Values) -> NDArray[np.float64]:
-        return super().condition(self._parsed(values) if values.family == "text" else values)
-
-    def _parsed(self, values: Values) -> Values:
+    def asked(self, values: Values) -> Values:
         """ISO 8601 text as times, which is how people write a condition."""
+        if values.family != "text":
+            return values
         texts = values.plain().tolist()
         try:
             times = [

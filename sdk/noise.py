@@ -82,6 +82,11 @@ def seed_from(random_state: RandomState) -> int:
     return int(random_state)
 
 
+def child(seed: int, k: int) -> int:
+    """Return the k-th of the seeds that follow from one, which is its own number 0."""
+    return (seed + k * 0x9E3779B97F4A7C15) % 2**64  # an odd number: 2**64 seeds before one returns
+
+
 def uniforms(seed: int, start: int, n: int, width: int) -> NDArray[np.float64]:
     """Draw rows `start` to `start + n` of the uniform noise of a seed.
 

@@ -40,7 +40,7 @@ from lookalike.frames import WRITERS, open_frame
 from lookalike.identifiers import Identifier
 from lookalike.levelled import Boolean, Categorical, Constant, Levelled
 from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of
-from lookalike.values import Array, Name, Storage, Values, values_of
+from lookalike.values import Array, Name, Storage, UnreadableError, Values, shorten, values_of
 
 __all__ = [
     "Boolean",
@@ -248,8 +248,10 @@ class Schema:
         matrix = frame.matrix([position[name] for name in self.names])
         return None if matrix is None else self._plain.encode(matrix, allow_missing)
 
-    def open(self, data: object, *, owner: str = "the schema") -> tuple[Frame, dict[Name, int]]:
-        """Open a table to be read by column, and find in it each column of fit.
+    def open(
+        self, data: object, *, owner: str = "the schema", whole: bool = True
+    ) -> tuple[Frame, dict[Name, int]]:
+        """Open a table to be read by column, and find in it each column of fit; without `whole`, some.
 
         Raises
         ------
@@ -257,9 +259,9 @@ class Schema:
             As `encode`, but for what the cells hold.
         """
         frame = open_frame(data)
-        return frame, self._match(frame, owner)
+        return frame, self._match(frame, owner, whole)
 
-    def _match(self, frame: Frame, owner: str) -> dict[Name, int]:
+    def _match(self, frame: Frame, owner: str, whole: bool) -> dict[Name, int]:
         """Where in the frame each fitted column is."""
         given = {name: i for i, name in enumerate(frame.names)}
         by_position = frame.container == "numpy" or (
@@ -282,10 +284,10 @@ class Schema:
         extra = [name for name in frame.names if name not in self._by_name]
         absent = [c.name for c in self.columns if isinstance(c, Encoded) and c.name not in given]
         if extra:
-            lost = f" Missing: {_listed(absent)}." if absent else ""
+            lost = f" Missing: {_listed(absent)}." if whole and absent else ""
             advice = did_you_mean(extra[0], absent) or " Drop it or fit again."
             raise SchemaError(f"column {extra[0]!r} was not seen in fit.{advice}{lost}")
-        if absent:
+        if whole and absent:
             others = f" So are {_listed(absent[1:])}." if absent[1:] else ""
             raise SchemaError(
                 f"column {absent[0]!r} is missing, but fit saw it.{others} Pass every column of fit."
@@ -357,24 +359,35 @@ class Schema:
             raise ValueError(f"the number of rows must be at least 0, got {n}.")
         numbers = np.full((n, len(self.number_columns)), np.nan)
         ids = np.full((n, len(self.category_columns)), -1, dtype=np.int64)
-        cells: dict[str, tuple[Array, tuple[Column, ...]]] = {
-            "numbers": (numbers, self.number_columns),
-            "ids": (ids, self.category_columns),
-        }
         for name, wanted in given.items():
-            column = self._by_name.get(name)
-            if column is None:
-                raise ConditionError(
-                    f"{name!r} is not a column.{did_you_mean(name, self.names)} "
-                    f"Columns are {_listed(self.names)}."
-                )
-            if not isinstance(column, Encoded):
-                raise ConditionError(
-                    f"{name!r} is of kind {column.kind}: it is not modelled, so it cannot be given."
-                )
-            array, columns = cells[column.part]
-            array[:, columns.index(column)] = _encode_condition(column, wanted, n)
+            column, part, position = self.place(name)
+            (numbers, ids)[part][:, position] = _encode_condition(column, wanted, n)
         return Table(numbers, ids)
+
+    def place(self, name: Any) -> tuple[Encoded, int, int]:
+        """Find the column that a condition names: it, 0 for numbers or 1 for ids, and its number in these.
+
+        Raises
+        ------
+        ConditionError
+            If there is none, or it is not modelled.
+        """
+        if name not in self._by_name:
+            raise ConditionError(
+                f"{name!r} is not a column.{did_you_mean(name, self.names)} "
+                f"Columns are {_listed(self.names)}."
+            )
+        if name not in self._places:
+            kind = self._by_name[name].kind
+            raise ConditionError(
+                f"{name!r} is of kind {kind}: it is not modelled, so it cannot be given. Leave it out."
+            )
+        return self._places[name]
+
+    @cached_property
+    def _places(self) -> dict[Name, tuple[Encoded, int, int]]:
+        parts: tuple[tuple[Encoded, ...], ...] = self.number_columns, self.category_columns
+        return {c.name: (c, k, at) for k, columns in enumerate(parts) for at, c in enumerate(columns)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON needs to rebuild the schema."""
@@ -437,20 +450,30 @@ def _check_wish(frame: Frame, name: object, wish: object) -> None:
 
 
 def _encode_condition(column: Encoded, wanted: Any, n: int) -> Array:
-    shape = _shape(wanted)
+    shape = given_shape(wanted)
     if shape not in ((), (n,)):
         raise ConditionError(
             f"{column.name!r} is given values of shape {shape} for {n} rows. Give one value, or one a row."
         )
     one = wanted[()] if isinstance(wanted, np.ndarray) else wanted
+    return column.condition(given_values(column.name, wanted if shape else [one]))
+
+
+def given_values(name: Name, wanted: Any) -> Values:
+    """Read the values that a condition names, (n,), or raise ConditionError."""
     try:
-        values = values_of(column.name, wanted if shape else [one])
+        return values_of(name, wanted)
+    except UnreadableError as error:
+        raise ConditionError(
+            f"{name!r} is given {shorten(repr(wanted))}, which is no list of values. Give one value, or one "
+            "a row, or a condition, such as la.OneOf([...]) or la.Between(low, high)."
+        ) from error
     except SchemaError as error:
         raise ConditionError(f"in given, {error}") from error
-    return column.condition(values)
 
 
-def _shape(wanted: Any) -> tuple[int, ...]:
+def given_shape(wanted: Any) -> tuple[int, ...]:
+    """The shape of what a column is given: of one value, or of one a row."""
     if isinstance(wanted, (str, bytes, Mapping, set)):
         return ()
     return (len(wanted),) if isinstance(wanted, (list, tuple)) else np.shape(wanted)

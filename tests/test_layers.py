@@ -26,7 +26,7 @@ class Place(NamedTuple):
     ]  # packages that importing it may load; others are imported inside the function that needs them
 
 
-COLUMNS = {"values", "columns", "measured", "levelled", "identifiers"}
+COLUMNS = {"values", "allowed", "columns", "measured", "levelled", "identifiers"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models", "verbs"}
@@ -37,6 +37,7 @@ FITTING = {
     "thresholds",
     "filling",
     *WHY,
+    "conditions",
     "face",
     "vetting",
     "training",
@@ -63,9 +64,10 @@ PLACES = {
     "series": Place({"errors", "values"}, FRAMES),
     "arrays": Place({"errors", "values"}, NUMPY),
     "frames": Place({"errors", "values", "series", "arrays"}, FRAMES),
-    "columns": Place({"errors", "values"}, NUMPY),
-    "measured": Place({"errors", "values", "columns"}, NUMPY),
-    "levelled": Place({"errors", "values", "columns", "measured"}, NUMPY),
+    "allowed": Place({"values"}, NUMPY),
+    "columns": Place({"errors", "values", "allowed"}, NUMPY),
+    "measured": Place({"errors", "values", "allowed", "columns"}, NUMPY),
+    "levelled": Place({"errors", "values", "allowed", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
     "schema": Place({"errors", "arrays", "frames", *COLUMNS}, FRAMES),
     "feeding": Place({"arrays", "schema", *COLUMNS}, NUMPY),
@@ -74,6 +76,7 @@ PLACES = {
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
+    "conditions": Place({"errors", "noise", "parameters", "replacing", "schema", *COLUMNS}, NUMPY),
     "parameters": Place({"errors"}, set()),
     "thresholds": Place({"errors", "calibration", "parameters", "streaming"}, FRAMES),
     "online": Place({"errors", "calibration", "parameters"}, NUMPY),
@@ -86,7 +89,7 @@ PLACES = {
         TRAIN,
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
-    "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds"}, FRAMES),
+    "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds", "conditions"}, FRAMES),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
@@ -94,7 +97,7 @@ PLACES = {
         | EXPORTED
         | WHY
         | {"archive", "streaming", "filling", "parameters", "thresholds", "vetting", "face", "session"}
-        | {"exported"},
+        | {"exported", "conditions"},
         FRAMES,
     ),
     # Models, without tables

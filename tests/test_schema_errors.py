@@ -284,7 +284,7 @@ def test_a_change_between_names_and_none_is_told():
         ({"zoned": "2020-01-02"}, ["'zoned' had the time zone UTC in fit, but now has none"]),
         ({"age": [20, 30, 40]}, ["'age' is given values of shape (3,) for 2 rows"]),
         ({"age": [20, 99]}, ["'age' cannot be 99"]),
-        ({"age": {"a": 1}}, ["'age' holds a dict"]),
+        ({"age": {"a": 1}}, ["'age' is given [{'a': 1}], which is no list of values"]),
         ({"ok": 2}, ["'ok' cannot be 2: fit saw True, False"]),
     ],
 )
