@@ -200,7 +200,7 @@ def joint():
     kind = np.where(rng.random(4000) < 1 / (1 + np.exp(-2 * x)), "up", "down")
     frame = pd.DataFrame({"x": x, "y": x + 0.5 * rng.normal(size=4000), "kind": kind})
     model = la.Mixture(random_state=0).fit(frame)
-    return model, frame, model.generate(200_000, random_state=9)
+    return model, frame, model.generate(60_000, random_state=9)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_rest_of_the_row_is_drawn_given_the_conditions(joint, asked, query):
     for name in ("x", "y"):
         assert made[name].mean() == pytest.approx(wanted[name].mean(), abs=0.2 * every[name].std())
         assert made[name].std() == pytest.approx(wanted[name].std(), abs=0.2 * every[name].std())
-    assert (made["kind"] == "up").mean() == pytest.approx((wanted["kind"] == "up").mean(), abs=0.05)
+    assert (made["kind"] == "up").mean() == pytest.approx((wanted["kind"] == "up").mean(), abs=0.07)
 
 
 def test_shares_are_those_of_the_table_within_a_range(joint):
@@ -254,7 +254,7 @@ def test_draws_within_a_range_stay_in_it_however_large_or_narrow_it_is():
 
 
 def test_rare_levels_come_as_often_as_they_did_in_fit():
-    frame = pd.DataFrame({"level": ["often"] * 20_000 + ["r"] * 9 + ["s"], "x": np.arange(20_010) % 7 + 0.5})
+    frame = pd.DataFrame({"level": ["often"] * 6000 + ["r"] * 9 + ["s"], "x": np.arange(6010) % 7 + 0.5})
     made = la.Mixture(n_components=2, max_steps=5, random_state=0).fit(frame)
     levels = made.generate(1000, given={"level": la.OneOf(["r", "s"])}, random_state=0)["level"]
     assert 0.75 < (levels == "r").mean() < 0.99
