@@ -5,7 +5,8 @@ are as many (Azadi, Olsson, Darrell, Goodfellow and Odena, "Discriminator reject
 arXiv 1810.06758). Rows are drawn from the pool in proportion to them, without replacement; before that the
 odds are raked (Deming and Stephan, "On a least squares adjustment of a sampled frequency table when the
 expected marginal totals are known", Annals of Mathematical Statistics 11(4), 1940), so that each column on
-its own keeps the shares that it had in the table.
+its own keeps the shares that it had in the table. Critics follow one another: each learns what those before
+it left (Grover and Ermon, "Boosted generative models", AAAI 2018, arXiv 1702.08484).
 """
 
 from __future__ import annotations
@@ -60,9 +61,12 @@ class Critic:
     ----------
     folds : sequence of (float, list of array)
         Log-odds to begin with, and the nodes of each tree.
+    gain : float
+        Nats by which it tells a row that it has not seen better than by chance.
     """
 
-    def __init__(self, folds: Sequence[tuple[float, list[NDArray[Any]]]]) -> None:
+    def __init__(self, folds: Sequence[tuple[float, list[NDArray[Any]]]], gain: float = np.nan) -> None:
+        self.gain = gain
         self.folds = [
             (start, [TreePredictor(nodes, NO_CATEGORIES, NO_CATEGORIES) for nodes in trees])
             for start, trees in folds
@@ -73,7 +77,7 @@ class Critic:
         cls, real: Floats, generated: Floats, fold_of: tuple[NDArray[Any], NDArray[Any]], seed: int
     ) -> Self:
         """Learn to tell rows, (n, n_features), apart; `fold_of` deals both kinds."""
-        folds = []
+        folds, gains = [], []
         for k in range(FOLDS):
             kinds = real[fold_of[0] != k], generated[fold_of[1] != k]
             is_real = np.repeat([1, 0], [len(kind) for kind in kinds])
@@ -89,7 +93,8 @@ class Critic:
             ).fit(np.concatenate(kinds), is_real, sample_weight=weight)
             nodes = [tree.nodes for (tree,) in trees._predictors]
             folds.append((float(trees._baseline_prediction.ravel()[0]), nodes))
-        return cls(folds)
+            gains.append(trees.validation_score_.max() + np.log(2))
+        return cls(folds, float(np.mean(gains)))
 
     def log_odds(self, x: Floats) -> Floats:
         """Of each row, (n, n_features), to be real; shape (n,)."""

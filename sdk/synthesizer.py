@@ -25,23 +25,27 @@ from lookalike.vetting import require
 BLOCK = 32_768  # rows refined together
 MOST_JUDGED = 50_000  # real rows from which the critic learns
 GENERATED = 3  # for each of them
-FEWEST_RAKED = 4096  # rows of a pool from which shares are evened out: of fewer they say little
+FEWEST_CRITICS, MOST_CRITICS = 2, 10
+LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
+FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
 _CRITIC, _MARGINS = "critic.", "margins."
 
 
 class Synthesizer(Face, BaseEstimator):
     """Generator of table rows: what to take without a reason for another.
 
-    Draws `pool` rows for each that it returns. A critic, boosted trees that learned to tell real rows from
-    generated ones, gives each its odds to be real, and rows are drawn by these, without replacement, so that
-    columns keep their shares. Whatever is given stays exact.
+    Draws more rows than it returns. A critic, boosted trees that learned to tell real rows from generated
+    ones, gives each its odds to be real, and half of the rows are chosen by these, without replacement and so
+    that columns keep their shares. The next critic learns from rows that the ones before let through, and
+    halves again what reaches it. Whatever is given stays exact.
 
     Parameters
     ----------
     model : estimator, optional
         What draws: `Mixture`, `VAE`, `GAN` or `Diffusion`, not fitted. By default a `Mixture`.
-    pool : int
-        Rows drawn for each row returned; 1 draws without the critic.
+    refine : int
+        Critics, at most: after the second there are no more where the last found little to tell rows by. Each
+        doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
     random_state : int, Generator, RandomState or None
         Equal seeds give equal models, unless the model has a seed of its own.
 
@@ -49,6 +53,8 @@ class Synthesizer(Face, BaseEstimator):
     ----------
     model_ : estimator
         What draws, fitted. It scores, explains and exports too.
+    critics_ : list of Critic
+        In the order in which rows pass them.
     schema_ : Schema
         The columns and their kinds.
 
@@ -56,6 +62,7 @@ class Synthesizer(Face, BaseEstimator):
     ----------
     S. Azadi, C. Olsson, T. Darrell, I. Goodfellow, A. Odena. Discriminator rejection sampling. ICLR 2019,
     arXiv:1810.06758.
+    A. Grover, S. Ermon. Boosted generative models. AAAI 2018, arXiv:1702.08484.
     W. Deming, F. Stephan. On a least squares adjustment of a sampled frequency table when the expected
     marginal totals are known. Annals of Mathematical Statistics 11(4), 1940.
 
@@ -69,10 +76,10 @@ class Synthesizer(Face, BaseEstimator):
     """
 
     def __init__(
-        self, model: Estimator | None = None, *, pool: int = 4, random_state: noise.RandomState = None
+        self, model: Estimator | None = None, *, refine: int = 3, random_state: noise.RandomState = None
     ) -> None:
         self.model = model
-        self.pool = pool
+        self.refine = refine
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
@@ -92,7 +99,7 @@ class Synthesizer(Face, BaseEstimator):
         ValueError
             If a parameter is out of its range.
         """
-        Range(1, 1000, whole=True).check("pool", self.pool)
+        Range(0, MOST_CRITICS, whole=True).check("refine", self.refine)
         seed = noise.seed_from(self.random_state)
         if not isinstance(self.model, Estimator | None):
             raise ValueError(
@@ -107,12 +114,16 @@ class Synthesizer(Face, BaseEstimator):
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
         self.model_, self.schema_ = model, model.schema_
         self.margins_ = Margins.fit(real, [len(c.levels) for c in self.schema_.category_columns])
-        n = GENERATED * len(real)
-        nothing = self.schema_.condition({}, n)
-        cells = (np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool))
-        drawn = legal(model._complete(nothing, cells, seed, False), (~cells[0], ~cells[1]), self.schema_)
-        folds = tuple(noise.folds(seed, len(table), FOLDS) for table in (real, drawn))
-        self.critic_ = Critic.fit(features(real), features(drawn), (folds[0], folds[1]), seed)
+        nothing = self.schema_.condition({}, GENERATED * len(real))
+        known = np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool)
+        self.critics_: list[Critic] = []
+        while len(self.critics_) < self.refine:
+            if len(self.critics_) >= FEWEST_CRITICS and self.critics_[-1].gain < LITTLE:
+                break
+            own = noise.child(seed, len(self.critics_))
+            drawn = self._refined(nothing, known, own)
+            folds = [noise.folds(own, len(table), FOLDS) for table in (real, drawn)]
+            self.critics_.append(Critic.fit(features(real), features(drawn), (folds[0], folds[1]), own))
         self.n_features_in_ = len(self.schema_.names)
         return self
 
@@ -128,33 +139,38 @@ class Synthesizer(Face, BaseEstimator):
         return type(self).__name__
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        if impute or self.pool == 1:
+        if impute:
             return self.model_._complete(rows, known, seed, impute)
+        return self._refined(rows, known, seed)
+
+    def _refined(self, rows: Table, known: Known, seed: int) -> Table:
+        """Draw more rows than these, of which each critic keeps half; a block at a time."""
         done = []
         for start in range(0, len(rows), BLOCK):
             part = np.arange(start, min(start + BLOCK, len(rows)))
             # Each block a seed of its own: 2**40 is more blocks than anyone has rows.
             own = (seed + (start // BLOCK << 40)) % 2**64
-            done.append(self._refined(rows.rows(part), (known[0][part], known[1][part]), own))
+            every = np.tile(part, 2 ** len(self.critics_))
+            cells = known[0][every], known[1][every]
+            drawn = self.model_._complete(rows.rows(every), cells, own, False)
+            drawn = legal(drawn, (~cells[0], ~cells[1]), self.schema_)
+            free = not cells[0].any() and not cells[1].any()
+            for critic in self.critics_:
+                drawn = drawn.rows(self._half(critic, drawn, free, own))
+            done.append(drawn)
         return Table.join(done) if done else rows
 
-    def _refined(self, rows: Table, known: Known, seed: int) -> Table:
-        """Draw a pool for these rows, and choose from it."""
-        n = len(rows)
-        every = np.tile(np.arange(n), self.pool)
-        cells = known[0][every], known[1][every]
-        pool = self.model_._complete(rows.rows(every), cells, seed, False)
-        pool = legal(pool, (~cells[0], ~cells[1]), self.schema_)
-        weight = np.exp(self.critic_.log_odds(features(pool)).clip(*CLIP))
-        chance = noise.uniforms(seed, 0, max(len(pool) + 1, n), 1)[:, 0]
-        if not known[0].any() and not known[1].any():
-            if len(pool) >= FEWEST_RAKED:
-                weight = self.margins_.rake(weight, pool)
-            return pool.rows(without_replacement(weight, n, chance[: len(pool) + 1]))
-        # What is given to a row was given to its own candidates: one of them it is.
-        reached = np.cumsum(weight.reshape(self.pool, n), axis=0)
-        own = (reached < chance[:n] * reached[-1]).sum(0)
-        return pool.rows(own * n + np.arange(n))
+    def _half(self, critic: Critic, drawn: Table, free: bool, seed: int) -> NDArray[np.int64]:
+        """Choose which half of the rows to keep; unless they are free, one of rows i and i + n / 2."""
+        n = len(drawn) // 2
+        weight = np.exp(critic.log_odds(features(drawn)).clip(*CLIP))
+        chance = noise.uniforms(seed, 0, len(drawn) + 1, 1)[:, 0]
+        if not free:
+            other = chance[:n] * (weight[:n] + weight[n:]) >= weight[:n]
+            return np.arange(n) + n * other
+        if len(drawn) >= FEWEST_RAKED:
+            weight = self.margins_.rake(weight, drawn)
+        return without_replacement(weight, n, chance)
 
     # ---- files -------------------------------------------------------------------------------------------
 
@@ -169,8 +185,9 @@ class Synthesizer(Face, BaseEstimator):
         check_is_fitted(self)
         model = self.model_
         inner, arrays = persistence.pack(model._key, model.get_params(deep=False), model._state)
-        manifest = {"family": "synthesizer", "pool": int(self.pool), "model": inner}
-        arrays |= {_CRITIC + name: a for name, a in self.critic_.to_arrays().items()}
+        manifest = {"family": "synthesizer", "n_critics": len(self.critics_), "model": inner}
+        for k, critic in enumerate(self.critics_):
+            arrays |= {f"{_CRITIC}{k}.{name}": a for name, a in critic.to_arrays().items()}
         arrays[_MARGINS + "edges"] = self.margins_.edges
         arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
@@ -179,22 +196,23 @@ class Synthesizer(Face, BaseEstimator):
 
     @classmethod
     def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], device: str) -> Self:
-        pool, inner = manifest["pool"], manifest["model"]
-        require(Range(1, 1000, whole=True).holds(pool), f"its pool is {pool!r}")
+        n_critics, inner = manifest["n_critics"], manifest["model"]
+        require(Range(0, MOST_CRITICS, whole=True).holds(n_critics), f"its critics are {n_critics!r}")
         family = FAMILIES.get(str(inner["family"]))
         require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
         assert family is not None
-        parts: dict[str, dict[str, NDArray[Any]]] = {_CRITIC: {}, _MARGINS: {}, "": {}}
+        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, ""]
+        parts: dict[str, dict[str, NDArray[Any]]] = {prefix: {} for prefix in prefixes}
         for name, array in arrays.items():
             prefix = next(p for p in parts if name.startswith(p))
             parts[prefix][name.removeprefix(prefix)] = array
-        self = cls(pool=pool)
+        self = cls(refine=n_critics)
         self.model_ = family._restore(inner, parts[""], device)
         self.model_._check("generate")
         self.model = clone(self.model_)
         self.schema_ = self.model_.schema_
         columns = len(self.schema_.number_columns) + len(self.schema_.category_columns)
-        self.critic_ = Critic.from_arrays(parts[_CRITIC], columns)
+        self.critics_ = [Critic.from_arrays(parts[prefix], columns) for prefix in prefixes[:n_critics]]
         self.margins_ = _margins(parts[_MARGINS], self.schema_)
         self.n_features_in_ = len(self.schema_.names)
         return self

@@ -111,10 +111,12 @@ def test_refined_rows_are_harder_to_tell_from_real_ones():
         {"x": x, "y": x**2 + 0.3 * rng.normal(size=4000), "kind": np.array(list("abcd"))[kind]}
     )
     model = la.Mixture(n_components=6, random_state=0)
-    plain, refined = (la.Synthesizer(model, pool=pool, random_state=0).fit(frame) for pool in (1, 6))
+    plain, refined = (la.Synthesizer(model, refine=k, random_state=0).fit(frame) for k in (0, 3))
     before, after = (told_apart(frame, m.generate(4000, random_state=1)) for m in (plain, refined))
     assert before > 0.7
-    assert after < before - 0.1
+    assert after < 0.55
+    gains = [critic.gain for critic in refined.critics_]
+    assert gains[0] > 3 * gains[1] > 0  # what the first has chosen by, the second finds no more
     shares = refined.generate(4000, random_state=1)["kind"].value_counts(normalize=True)
     assert (shares - frame["kind"].value_counts(normalize=True)).abs().max() < 0.02
 
@@ -186,13 +188,13 @@ def test_what_it_cannot_do_is_refused_and_says_what_can(synthesizer, people):
         ValueError, match="model must be an estimator of lookalike, not fitted, or None, got 'vae'"
     ):
         la.Synthesizer("vae").fit(people)
-    with pytest.raises(ValueError, match="pool must be a whole number from 1 to 1,000, got 0"):
-        la.Synthesizer(pool=0).fit(people)
+    with pytest.raises(ValueError, match="refine must be a whole number from 0 to 10, got -1"):
+        la.Synthesizer(refine=-1).fit(people)
 
 
 def test_it_is_cloned_as_scikit_learn_does(synthesizer):
     again = clone(synthesizer)
     assert not hasattr(again, "model_")
-    assert again.pool == synthesizer.pool
+    assert again.refine == synthesizer.refine
     words = "".join(repr(again).split())
     assert words == "Synthesizer(model=Mixture(max_steps=40,n_components=12,random_state=0),random_state=0)"
