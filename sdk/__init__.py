@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lookalike.calibration import Calibration as Calibration
     from lookalike.calibration import select as select
     from lookalike.columns import Ignored as Ignored
+    from lookalike.constraints import FixedCombinations as FixedCombinations
+    from lookalike.constraints import Formula as Formula
+    from lookalike.constraints import Inequality as Inequality
+    from lookalike.constraints import Unique as Unique
     from lookalike.crossfit import CrossConformal as CrossConformal
     from lookalike.detector import Detector as Detector
     from lookalike.drift import DriftMonitor as DriftMonitor
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "calibration": ("Calibration", "select"),
+    "constraints": ("FixedCombinations", "Formula", "Inequality", "Unique"),
     "crossfit": ("CrossConformal",),
     "detector": ("Detector",),
     "drift": ("DriftMonitor", "density_ratio"),

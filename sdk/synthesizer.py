@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
+from lookalike.constraints import Constraint
 from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
@@ -19,6 +20,7 @@ from lookalike.face import Face, Known
 from lookalike.families import FAMILIES, Mixture
 from lookalike.parameters import Range
 from lookalike.replacing import legal
+from lookalike.rewriting import Rewriting
 from lookalike.schema import Schema, Table
 from lookalike.vetting import require
 
@@ -26,7 +28,7 @@ BLOCK = 32_768  # rows refined together
 MOST_JUDGED = 50_000  # real rows from which the critic learns
 GENERATED = 3  # for each of them
 FEWEST_RAKED = 4096  # rows of a pool from which shares are evened out: of fewer they say little
-_CRITIC, _MARGINS = "critic.", "margins."
+_CRITIC, _MARGINS, _CONSTRAINTS = "critic.", "margins.", "constraints."
 
 
 class Synthesizer(Face, BaseEstimator):
@@ -42,13 +44,17 @@ class Synthesizer(Face, BaseEstimator):
         What draws: `Mixture`, `VAE`, `GAN` or `Diffusion`, not fitted. By default a `Mixture`.
     pool : int
         Rows drawn for each row returned; 1 draws without the critic.
+    constraints : list of constraints, optional
+        What every row meets, in fit and generated: `Unique`, `Inequality`, `Formula`, `FixedCombinations`.
+        The model learns a table rewritten so that they hold by construction.
     random_state : int, Generator, RandomState or None
         Equal seeds give equal models, unless the model has a seed of its own.
 
     Attributes
     ----------
     model_ : estimator
-        What draws, fitted. It scores, explains and exports too.
+        What draws, fitted. It scores, explains and exports too; where there are constraints, the rewritten
+        table, not the user's.
     schema_ : Schema
         The columns and their kinds.
 
@@ -69,10 +75,16 @@ class Synthesizer(Face, BaseEstimator):
     """
 
     def __init__(
-        self, model: Estimator | None = None, *, pool: int = 4, random_state: noise.RandomState = None
+        self,
+        model: Estimator | None = None,
+        *,
+        pool: int = 4,
+        constraints: Sequence[Constraint] | None = None,
+        random_state: noise.RandomState = None,
     ) -> None:
         self.model = model
         self.pool = pool
+        self.constraints = constraints
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
@@ -88,7 +100,8 @@ class Synthesizer(Face, BaseEstimator):
         Raises
         ------
         SchemaError
-            If the data cannot be learned from: which column, and why.
+            If the data cannot be learned from: which column, and why; or if a constraint does not hold: in
+            which row.
         ValueError
             If a parameter is out of its range.
         """
@@ -101,16 +114,22 @@ class Synthesizer(Face, BaseEstimator):
         model = Mixture() if self.model is None else clone(self.model)
         if model.random_state is None:
             model.set_params(random_state=seed)
+        rewriting = None
+        if self.constraints:
+            rewriting = Rewriting.fit(self.constraints, X, model.schema or {})
+            X, kinds = rewriting.frame(rewriting.schema.encode(X))
+            model.set_params(schema=kinds)
         model.fit(X)
         model._check("generate")
         real = model.schema_.encode(X)
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
-        self.model_, self.schema_ = model, model.schema_
-        self.margins_ = Margins.fit(real, [len(c.levels) for c in self.schema_.category_columns])
+        self.model_, self.rewriting_ = model, rewriting
+        self.schema_ = rewriting.schema if rewriting else model.schema_
+        self.margins_ = Margins.fit(real, [len(c.levels) for c in model.schema_.category_columns])
         n = GENERATED * len(real)
-        nothing = self.schema_.condition({}, n)
+        nothing = model.schema_.condition({}, n)
         cells = (np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool))
-        drawn = legal(model._complete(nothing, cells, seed, False), (~cells[0], ~cells[1]), self.schema_)
+        drawn = legal(model._complete(nothing, cells, seed, False), (~cells[0], ~cells[1]), model.schema_)
         folds = tuple(noise.folds(seed, len(table), FOLDS) for table in (real, drawn))
         self.critic_ = Critic.fit(features(real), features(drawn), (folds[0], folds[1]), seed)
         self.n_features_in_ = len(self.schema_.names)
@@ -128,7 +147,13 @@ class Synthesizer(Face, BaseEstimator):
         return type(self).__name__
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        if impute or self.pool == 1:
+        if self.rewriting_ is None:
+            return self._drawn(rows, known, seed, impute)
+        return self.rewriting_.complete(self._drawn, rows, known, seed, impute)
+
+    def _drawn(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool = True) -> Table:
+        """Complete rows of the model's table."""
+        if impute or self.pool == 1 or not refined:
             return self.model_._complete(rows, known, seed, impute)
         done = []
         for start in range(0, len(rows), BLOCK):
@@ -144,7 +169,7 @@ class Synthesizer(Face, BaseEstimator):
         every = np.tile(np.arange(n), self.pool)
         cells = known[0][every], known[1][every]
         pool = self.model_._complete(rows.rows(every), cells, seed, False)
-        pool = legal(pool, (~cells[0], ~cells[1]), self.schema_)
+        pool = legal(pool, (~cells[0], ~cells[1]), self.model_.schema_)
         weight = np.exp(self.critic_.log_odds(features(pool)).clip(*CLIP))
         chance = noise.uniforms(seed, 0, max(len(pool) + 1, n), 1)[:, 0]
         if not known[0].any() and not known[1].any():
@@ -174,6 +199,9 @@ class Synthesizer(Face, BaseEstimator):
         arrays[_MARGINS + "edges"] = self.margins_.edges
         arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
+        if self.rewriting_ is not None:
+            manifest["constraints"], learned = self.rewriting_.pack()
+            arrays |= {_CONSTRAINTS + name: a for name, a in learned.items()}
         card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
@@ -184,7 +212,7 @@ class Synthesizer(Face, BaseEstimator):
         family = FAMILIES.get(str(inner["family"]))
         require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
         assert family is not None
-        parts: dict[str, dict[str, NDArray[Any]]] = {_CRITIC: {}, _MARGINS: {}, "": {}}
+        parts: dict[str, dict[str, NDArray[Any]]] = {_CRITIC: {}, _MARGINS: {}, _CONSTRAINTS: {}, "": {}}
         for name, array in arrays.items():
             prefix = next(p for p in parts if name.startswith(p))
             parts[prefix][name.removeprefix(prefix)] = array
@@ -192,10 +220,16 @@ class Synthesizer(Face, BaseEstimator):
         self.model_ = family._restore(inner, parts[""], device)
         self.model_._check("generate")
         self.model = clone(self.model_)
-        self.schema_ = self.model_.schema_
-        columns = len(self.schema_.number_columns) + len(self.schema_.category_columns)
+        schema = self.schema_ = self.model_.schema_
+        self.rewriting_ = None
+        if "constraints" in manifest:
+            self.rewriting_ = Rewriting.unpack(manifest["constraints"], parts[_CONSTRAINTS])
+            require(self.rewriting_.agrees_with(schema), "its constraints are not those of its columns")
+            self.schema_ = self.rewriting_.schema
+            self.constraints = list(self.rewriting_.constraints)
+        columns = len(schema.number_columns) + len(schema.category_columns)
         self.critic_ = Critic.from_arrays(parts[_CRITIC], columns)
-        self.margins_ = _margins(parts[_MARGINS], self.schema_)
+        self.margins_ = _margins(parts[_MARGINS], schema)
         self.n_features_in_ = len(self.schema_.names)
         return self
 
