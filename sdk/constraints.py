@@ -7,7 +7,7 @@ row that breaks it. `lookalike.rewriting` makes generated rows meet it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, Self
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from lookalike.columns import FAMILY_WORDS, Encoded, Ignored
 from lookalike.errors import SchemaError, did_you_mean
 from lookalike.formulas import Expression
+from lookalike.levelled import Levelled
 from lookalike.measured import Measured, Number, precision_of
 from lookalike.sheet import Floats, Mask, Ruler, Sheet, codes
 from lookalike.values import Array, Name
+from lookalike.vetting import all_of, is_count, is_number, require
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -92,9 +94,20 @@ class Constraint:
         """What a message should add about a row that breaks it."""
         return ""
 
+    def allows(self, sheet: Sheet, given: Set[Name]) -> Mask:
+        """In which rows what is given may be part of one in which it holds; the rest is missing."""
+        return self.holds(sheet)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON needs to declare it again."""
+        """Return what JSON needs to rebuild it."""
         return {"kind": self.kind, "arguments": list(self.arguments)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], sheet: Sheet) -> Self:
+        """Rebuild it from `to_dict`, for the columns of a sheet; raise for what no fit would have written."""
+        constraint = cls(*data["arguments"])
+        constraint.suits(sheet)
+        return constraint
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.arguments))})"
@@ -135,6 +148,9 @@ class Unique(Constraint):
         first = np.zeros(sheet.n_rows, bool)
         first[np.unique(codes([sheet[name] for name in self.columns]), return_index=True)[1]] = True
         return first | np.any([sheet.missing(name) for name in self.columns], axis=0)
+
+    def allows(self, sheet: Sheet, given: Set[Name]) -> Mask:
+        return np.ones(sheet.n_rows, bool)
 
     def why(self, sheet: Sheet, row: int) -> str:
         code = codes([sheet[name] for name in self.columns])
@@ -271,11 +287,8 @@ class Formula(Constraint):
             )
 
     def _learned(self, sheet: Sheet) -> Self:
-        return self.with_holes(bool((sheet.missing(self.columns[0]) & ~np.isnan(self.compute(sheet))).any()))
-
-    def with_holes(self, may_be_missing: bool) -> Self:
-        """Copy that has learned whether a value may be missing where it could be computed."""
-        return self._with(may_be_missing=may_be_missing)
+        holes = sheet.missing(self.columns[0]) & ~np.isnan(self.compute(sheet))
+        return self._with(may_be_missing=bool(holes.any()))
 
     def compute(self, sheet: Sheet) -> Floats:
         """What the column should hold, (n,) float64; NaN where there is no result."""
@@ -292,6 +305,15 @@ class Formula(Constraint):
 
     def why(self, sheet: Sheet, row: int) -> str:
         return f"; computed it is {self.compute(sheet)[row]:.10g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "may_be_missing": self.may_be_missing}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], sheet: Sheet) -> Self:
+        holes = data["may_be_missing"]
+        require(isinstance(holes, bool), f"may_be_missing of a formula is {holes!r}")
+        return super().from_dict(data, sheet)._with(may_be_missing=holes)
 
 
 class FixedCombinations(Constraint):
@@ -325,22 +347,45 @@ class FixedCombinations(Constraint):
         code = codes([sheet[name] for name in self.columns])
         _, first, count = np.unique(code, return_index=True, return_counts=True)
         first = first[np.argsort(-count, kind="stable")]
-        return self.with_seen({name: sheet[name][first].copy() for name in self.columns})
+        return self._with(seen={name: sheet[name][first].copy() for name in self.columns})
 
-    def with_seen(self, seen: Mapping[Name, Array]) -> Self:
-        """Copy with the combinations set."""
-        return self._with(seen=seen)
-
-    def number_of(self, sheet: Sheet) -> NDArray[np.int64]:
-        """Which combination each row holds, shape (n,); -1 for one never seen."""
+    def number_of(self, sheet: Sheet, names: Sequence[Name] = ()) -> NDArray[np.int64]:
+        """Which combination each row holds, in some columns or in all, shape (n,); -1 for none seen."""
         n = len(self.seen[self.columns[0]])
-        code = codes([np.concatenate([self.seen[name], sheet[name]]) for name in self.columns])
+        code = codes([np.concatenate([self.seen[name], sheet[name]]) for name in names or self.columns])
         position = np.full(code.max(initial=0) + 1, -1)
         position[code[:n]] = np.arange(n)
         return position[code[n:]]
 
     def holds(self, sheet: Sheet) -> Mask:
         return self.number_of(sheet) >= 0
+
+    def allows(self, sheet: Sheet, given: Set[Name]) -> Mask:
+        names = [name for name in self.columns if name in given]
+        return self.number_of(sheet, names) >= 0 if names else np.ones(sheet.n_rows, bool)
+
+    def to_dict(self) -> dict[str, Any]:
+        seen = [[None if x != x else x for x in self.seen[name].tolist()] for name in self.columns]
+        return {**super().to_dict(), "seen": seen}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], sheet: Sheet) -> Self:
+        constraint, seen = super().from_dict(data, sheet), {}
+        for name, cells in zip(constraint.columns, data["seen"], strict=True):
+            column = sheet.columns[name]
+            rule = is_count if isinstance(column, Levelled) else _is_number_or_none
+            require(
+                all_of(cells, rule)
+                and len(cells) == len(data["seen"][0]) > 0
+                and not (isinstance(column, Levelled) and max(cells) > column.blank),
+                f"{constraint} has combinations that cannot be",
+            )
+            seen[name] = np.array(cells, sheet[name].dtype)
+        return constraint._with(seen=seen)
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
 
 
 KINDS: dict[str, type[Constraint]] = {

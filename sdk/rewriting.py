@@ -13,28 +13,30 @@ candidates and choosing: `complete`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lookalike.columns import Column, Encoded
+from lookalike.columns import Column
 from lookalike.constraints import KINDS, Constraint, FixedCombinations, Formula, Inequality, Unique, of_type
-from lookalike.errors import ConditionError, SchemaError
+from lookalike.errors import ConditionError, LookalikeWarning, SchemaError
 from lookalike.frames import open_frame
 from lookalike.levelled import Categorical, Levelled
-from lookalike.measured import Measured, Number
+from lookalike.measured import Datetime, Duration, Measured, Number
 from lookalike.schema import Schema, Table
 from lookalike.sheet import Floats, Mask, Sheet, codes
 from lookalike.steps import Bounded, Combined, Computed, Kept, Step
-from lookalike.values import Array, Name, Values
+from lookalike.values import Array, Name
 from lookalike.vetting import all_of, require, vetted_schema
 
 ROUNDS = 24  # of draws, before rows that cannot be had are given up
 CANDIDATES = 64  # a row, where one is chosen by what could not be said to the model
-FEWEST = 512  # rows drawn in a round that replaces rows
+FEWEST = 256  # rows drawn in the first round that chooses, and twice as many in each that follows
+DOUBLED = 6  # rounds
+STALE = 6  # rounds without a row that will do, before the others are given up
 AT_ONCE = 4096  # rows that are chosen together
 
 Known = tuple[Mask, Mask]
@@ -76,7 +78,7 @@ class Rewriting:
                 made[name] = constraint
         self.shares = frozenset(shares)
         self.steps = self._ordered(made)
-        self._modelled = [step for step in self.steps if step.kind is not None]
+        self._modelled = [(step, step.kind) for step in self.steps if step.kind is not None]
         self._always = [c for c in self.constraints if not isinstance(c, Unique)]
 
     @classmethod
@@ -93,7 +95,7 @@ class Rewriting:
                 "constraints must be a list of la.Unique, la.Inequality, la.Formula and "
                 f"la.FixedCombinations, got {constraints!r}."
             )
-        schema = Schema.fit(X, {**_numeric(constraints, X), **wishes})
+        schema = Schema.fit(X, {**_measured(constraints, X), **wishes})
         sheet = Sheet.of(schema, schema.encode(X))
         plain = cls([constraint.fit(sheet) for constraint in constraints], schema)
         bounded = (step for step in plain.steps if isinstance(step, Bounded))
@@ -134,28 +136,25 @@ class Rewriting:
         rewritten = self.rewrite(table, known)[0]
         columns: dict[Name, Array] = {}
         kinds: dict[Name, Column] = {}
-        for step, cells in self._cells(rewritten):
-            assert step.kind is not None
-            there = cells < len(step.kind.levels) if isinstance(step.kind, Categorical) else True
-            columns[step.names[0]], kinds[step.names[0]] = np.where(there, cells, np.nan), step.kind
+        cells = self._cells(rewritten)
+        for step, kind in self._modelled:
+            there = cells[step] < len(kind.levels) if isinstance(kind, Categorical) else True
+            columns[step.names[0]], kinds[step.names[0]] = np.where(there, cells[step], np.nan), kind
         return columns, kinds
 
     def agrees_with(self, schema: Schema) -> bool:
         """Whether a model of this schema has learned the rewritten table."""
-        if [column.name for column in schema.columns] != [step.names[0] for step in self._modelled]:
-            return False
-        return all(
+        return [c.name for c in schema.columns] == [step.names[0] for step, _ in self._modelled] and all(
             isinstance(column, Number) and column.is_plain
-            if isinstance(step.kind, Number)
-            else isinstance(column, Categorical) and column.levels == step.kind.levels
-            for column, step in zip(schema.columns, self._modelled, strict=True)
+            if isinstance(kind, Number)
+            else isinstance(column, Categorical) and column.levels == kind.levels
+            for column, (_, kind) in zip(schema.columns, self._modelled, strict=True)
         )
 
-    def _cells(self, table: Table) -> Iterator[tuple[Step, Array]]:
+    def _cells(self, table: Table) -> dict[Step, Array]:
         """The columns of the model's table."""
         numbers, ids = iter(table.numbers.T), iter(table.ids.T)
-        for step in self._modelled:
-            yield step, next(numbers if isinstance(step.kind, Number) else ids)
+        return {step: next(numbers if isinstance(kind, Number) else ids) for step, kind in self._modelled}
 
     def rewrite(self, table: Table, known: Known) -> tuple[Table, Known, Mask]:
         """The model's table of the user's.
@@ -171,16 +170,20 @@ class Rewriting:
         # Copies: what can be computed is written into them.
         sheet = Sheet(self.schema, table.numbers.copy(), table.ids.copy())
         known_of = Sheet(self.schema, known[0].copy(), known[1].copy())
-        told = [(step, step.tell(sheet, known_of)) for step in self.steps]
-        lost = np.any([each.lost for _, each in told], axis=0)
-        numbers = [each for step, each in told if isinstance(step.kind, Number)]
-        ids = [each for step, each in told if isinstance(step.kind, Categorical)]
+        told = {step: step.tell(sheet, known_of) for step in self.steps}
+        lost = np.any([each.lost for each in told.values()], axis=0)
+        numbers = [told[step] for step, kind in self._modelled if isinstance(kind, Number)]
+        ids = [told[step] for step, kind in self._modelled if isinstance(kind, Categorical)]
+        n = len(table)
         return (
             Table(
-                _joined([t.cells for t in numbers], lost, float),
-                _joined([t.cells for t in ids], lost, np.int64),
+                np.reshape([each.cells for each in numbers], (len(numbers), n)).T.astype(np.float64),
+                np.reshape([each.cells for each in ids], (len(ids), n)).T.astype(np.int64),
             ),
-            (_joined([t.known for t in numbers], lost, bool), _joined([t.known for t in ids], lost, bool)),
+            (
+                np.reshape([each.known for each in numbers], (len(numbers), n)).T.astype(bool),
+                np.reshape([each.known for each in ids], (len(ids), n)).T.astype(bool),
+            ),
             lost,
         )
 
@@ -209,8 +212,7 @@ class Rewriting:
         table = Table(np.full(rows.numbers.shape, np.nan), np.full(rows.ids.shape, -1, np.int64))
         sheet, wanted = Sheet.of(self.schema, table), Sheet.of(self.schema, rows)
         known_of, away = Sheet(self.schema, *known), np.zeros(len(rows))
-        cells = dict(self._cells(drawn))
-        nothing = np.zeros(len(rows))
+        cells, nothing = self._cells(drawn), np.zeros(len(rows))
         for step in self.steps:
             step.make(cells.get(step, nothing), sheet)
             away += step.away(sheet, wanted, known_of)
@@ -236,28 +238,33 @@ class Rewriting:
         Returns
         -------
         Table
-            For `impute` also rows that could not be had: what is known of them may allow none.
 
         Raises
         ------
         ConditionError
-            If fewer rows than asked for can be had.
+            If fewer rows can be had than asked for. Rows to be imputed are as they come then, with a warning.
         """
         if not impute:
             self._possible(rows, known)
         found = Table(rows.numbers.copy(), rows.ids.copy())
         done = np.zeros(len(rows), bool)
         untold = self.rewrite(rows, known)[2]
+        # Where the same is known of all rows, a draw for one may be taken for another.
+        alike = all(
+            len(np.unique(codes([*part.T]))) < 2 for part in (rows.numbers, rows.ids, *known) if part.size
+        )
         blocks = [np.flatnonzero(~untold)]
         if untold.any():
             blocks += np.array_split(np.flatnonzero(untold), -(-untold.sum() // AT_ONCE))
         for k, block in enumerate(blocks):
+            stale = 0
             for round_ in range(ROUNDS):
                 left = block[~done[block]]
-                if not len(left):
+                if not len(left) or stale == STALE:
                     break
                 first = k == round_ == 0
-                n = CANDIDATES if k else 1 if first else max(FEWEST // len(left), 2)
+                most = (FEWEST << min(round_, DOUBLED)) // len(left)
+                n = max(CANDIDATES, most) if k else 1 if first else max(2, most)
                 every = np.tile(left, n)
                 given, cells = rows.rows(every), (known[0][every], known[1][every])
                 inner, told, _ = self.rewrite(given, cells)
@@ -265,14 +272,25 @@ class Rewriting:
                 new, away = self.undo(draw(inner, told, own, impute, first), given, cells)
                 fine = self.holds(Table.join([found.rows(done), new]), impute)[done.sum() :]
                 away[~fine] = np.inf
-                best = away.reshape(n, len(left)).argmin(0) * len(left) + np.arange(len(left))
+                if alike:
+                    best = np.argsort(away, kind="stable")[: len(left)]
+                else:
+                    best = away.reshape(n, len(left)).argmin(0) * len(left) + np.arange(len(left))
                 found.numbers[left], found.ids[left] = new.numbers[best], new.ids[best]
                 done[left] = np.isfinite(away[best])
+                stale = 0 if done[left].any() else stale + 1
+        short = f"{done.sum():,} of {len(rows):,} rows"
         if not done.all() and not impute:
             raise ConditionError(
-                f"only {done.sum():,} of {len(rows):,} rows that meet what is given and "
-                f"{', '.join(map(str, self.constraints))} could be drawn in {ROUNDS} rounds. Ask for fewer "
-                "rows, or give less."
+                f"only {short} that meet what is given and {', '.join(map(str, self.constraints))} could be "
+                "drawn. Ask for fewer rows, or give less."
+            )
+        if not done.all():
+            warnings.warn(
+                f"only {short} with holes could be filled so that {', '.join(map(str, self.constraints))} "
+                "hold: what is known of the others may allow nothing.",
+                LookalikeWarning,
+                stacklevel=4,
             )
         return found
 
@@ -281,25 +299,26 @@ class Rewriting:
         sheet, known_of = Sheet.of(self.schema, rows), Sheet(self.schema, *known)
         given = {name for name in sheet.columns if len(rows) and known_of[name].all()}
         for constraint in self.constraints:
-            if isinstance(constraint, Unique):
-                most = self._most(constraint, sheet, given)
-                if len(rows) > most:
-                    raise ConditionError(
-                        f"{constraint} allows {most:,.0f} rows at most with what is given, but {len(rows):,} "
-                        "are asked for."
-                    )
-            elif given >= set(constraint.columns):
-                broken = ~constraint.holds(sheet)
-                if broken.any():
-                    row = int(broken.argmax())
-                    raise ConditionError(
-                        f"what is given does not meet {constraint}: "
-                        f"{sheet.show(constraint.columns, row)}{constraint.why(sheet, row)}."
-                    )
-            elif isinstance(constraint, Formula) and constraint.columns[0] in given:
-                inputs = ", ".join(repr(name) for name in constraint.columns[1:])
+            broken = ~constraint.allows(sheet, given)
+            if broken.any():
+                row = int(broken.argmax())
+                names = [name for name in constraint.columns if name in given]
                 raise ConditionError(
-                    f"{constraint.columns[0]!r} is computed by {constraint}: give {inputs} in its place."
+                    f"what is given does not meet {constraint}: {sheet.show(names, row)}"
+                    f"{constraint.why(sheet, row)}."
+                )
+        for formula in of_type(self.constraints, Formula):
+            name, *inputs = formula.columns
+            if name in given and not given >= set(inputs):
+                raise ConditionError(
+                    f"{name!r} is computed by {formula}: give {', '.join(map(repr, inputs))} in its place."
+                )
+        for unique in of_type(self.constraints, Unique):
+            most = self._most(unique, sheet, given)
+            if len(rows) > most:
+                raise ConditionError(
+                    f"{unique} allows {most:,.0f} rows at most with what is given, but {len(rows):,} are "
+                    "asked for."
                 )
 
     def _most(self, unique: Unique, sheet: Sheet, given: set[Name]) -> float:
@@ -316,86 +335,47 @@ class Rewriting:
             else:
                 most *= _n_values(column)
         for constraint in self.combined:
-            names = [name for name in constraint.columns if name in unique.columns]
-            others = [name for name in unique.columns if name not in names]
-            if len(names) == len(unique.columns) and not others:
-                fits = np.ones(len(constraint.seen[names[0]]), bool)
+            if set(unique.columns) <= set(constraint.columns):
+                fits = np.ones(len(constraint.seen[unique.columns[0]]), bool)
                 for name in given & set(constraint.columns):
                     fits &= np.isin(constraint.seen[name], sheet[name])
-                seen = [constraint.seen[name][fits] for name in names]
-                most = min(most, len(np.unique(codes(seen))) if fits.any() else 0)
+                most = min(most, len(set(codes([constraint.seen[name][fits] for name in unique.columns]))))
         return most
 
     # ---- files -------------------------------------------------------------------------------------------
 
-    def pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Write it down as JSON values and arrays."""
-        declared = [
-            {**c.to_dict(), **({"missing": c.may_be_missing} if isinstance(c, Formula) else {})}
-            for c in self.constraints
-        ]
-        arrays = {
-            f"{i}.{k}": c.seen[name] for i, c in enumerate(self.combined) for k, name in enumerate(c.columns)
-        }
-        manifest = {
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON needs to rebuild it."""
+        return {
             "schema": self.schema.to_dict(),
-            "declared": declared,
+            "constraints": [constraint.to_dict() for constraint in self.constraints],
             "shares": [name for name in self.schema.names if name in self.shares],
         }
-        return manifest, arrays
 
     @classmethod
-    def unpack(cls, data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Rewriting:
-        """Rebuild it, or raise ArtifactError for what no fit would have written."""
-        schema, left = vetted_schema(data["schema"]), dict(arrays)
-        constraints: list[Constraint] = []
+    def from_dict(cls, data: Mapping[str, Any]) -> Rewriting:
+        """Rebuild it from `to_dict`, or raise ArtifactError for what no fit would have written."""
+        schema, shares = vetted_schema(data["schema"]), data["shares"]
         sheet = Sheet.of(schema, schema.condition({}, 0))
-        for entry in data["declared"]:
-            constraint = KINDS[entry["kind"]](*entry["arguments"])
-            constraint.suits(sheet)
-            if isinstance(constraint, Formula):
-                require(isinstance(entry["missing"], bool), f"{constraint} does not say what may be missing")
-                constraint = constraint.with_holes(entry["missing"])
-            if isinstance(constraint, FixedCombinations):
-                i = len(list(of_type(constraints, FixedCombinations)))
-                seen = {name: left.pop(f"{i}.{k}") for k, name in enumerate(constraint.columns)}
-                n = len(seen[constraint.columns[0]])
-                fits = all(_are_cells(cells, n, sheet.columns[name]) for name, cells in seen.items())
-                require(n > 0 and fits, f"{constraint} has combinations that its columns cannot hold")
-                constraint = constraint.with_seen(seen)
-            constraints.append(constraint)
-        require(not left, "its constraints have foreign arrays")
-        require(all_of(data["shares"], lambda name: name in sheet.columns), "its shares are of no columns")
-        return cls(constraints, schema, data["shares"])
+        constraints = [KINDS[entry["kind"]].from_dict(entry, sheet) for entry in data["constraints"]]
+        require(all_of(shares, lambda name: name in sheet.columns), "its shares are of no columns")
+        return cls(constraints, schema, shares)
 
 
-def _are_cells(cells: NDArray[Any], n: int, column: Encoded) -> bool:
-    """Whether an array from a file holds n cells of a column."""
-    if cells.shape != (n,):
-        return False
-    if isinstance(column, Levelled):
-        return cells.dtype == np.int64 and bool(((cells >= 0) & (cells <= column.blank)).all())
-    return cells.dtype == np.float64 and not np.isinf(cells).any()
-
-
-def _numeric(constraints: Sequence[Constraint], X: Any) -> dict[Name, Column]:
-    """Numbers that a constraint has to compute or compare are no categories or constants, however few."""
-    names = {name for c in of_type(constraints, Inequality) for name in c.columns}
-    names |= {c.columns[0] for c in of_type(constraints, Formula)}
+def _measured(constraints: Sequence[Constraint], X: Any) -> dict[Name, Column]:
+    """What is compared or computed is no category, key or constant, however few values it has."""
+    compared = {name for c in of_type(constraints, Inequality) for name in c.columns}
+    computed = {c.columns[0] for c in of_type(constraints, Formula)}
     frame = open_frame(X)
-    return {
-        name: Number()
-        for i, name in enumerate(frame.names)
-        if name in names and _is_plain_number(frame.column(i))
-    }
-
-
-def _is_plain_number(values: Values) -> bool:
-    return (
-        values.family in ("float", "integer")
-        and values.storage.categories is None
-        and len(values.present) > 0
-    )
+    wishes: dict[Name, Column] = {}
+    for i, name in enumerate(frame.names):
+        if name in compared | computed:
+            values = frame.column(i)
+            kinds = (Number, Datetime, Duration) if name in compared else (Number,)
+            kind = next((kind for kind in kinds if kind.suits(values, False)), None)
+            if kind and values.storage.categories is None and len(values.present):
+                wishes[name] = kind()
+    return wishes
 
 
 def _sorted(needs: Mapping[Name, set[Name]], otherwise: str) -> list[Name]:
@@ -410,11 +390,6 @@ def _sorted(needs: Mapping[Name, set[Name]], otherwise: str) -> list[Name]:
 def _reaches(needs: Mapping[Name, set[Name]], name: Name, goal: Name) -> bool:
     """Whether a column needs another, directly or not."""
     return name == goal or any(_reaches(needs, other, goal) for other in needs.get(name, ()))
-
-
-def _joined(columns: Sequence[Array], rows: Array, dtype: Any) -> Array:
-    """Columns as a matrix, also where there are none."""
-    return np.array(columns, dtype).reshape(len(columns), len(rows)).T.copy()
 
 
 def _n_values(column: Any) -> float:

@@ -28,7 +28,7 @@ BLOCK = 32_768  # rows refined together
 MOST_JUDGED = 50_000  # real rows from which the critic learns
 GENERATED = 3  # for each of them
 FEWEST_RAKED = 4096  # rows of a pool from which shares are evened out: of fewer they say little
-_CRITIC, _MARGINS, _CONSTRAINTS = "critic.", "margins.", "constraints."
+_CRITIC, _MARGINS = "critic.", "margins."
 
 
 class Synthesizer(Face, BaseEstimator):
@@ -200,8 +200,7 @@ class Synthesizer(Face, BaseEstimator):
         arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
         if self.rewriting_ is not None:
-            manifest["constraints"], learned = self.rewriting_.pack()
-            arrays |= {_CONSTRAINTS + name: a for name, a in learned.items()}
+            manifest["rewriting"] = self.rewriting_.to_dict()
         card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
@@ -212,7 +211,7 @@ class Synthesizer(Face, BaseEstimator):
         family = FAMILIES.get(str(inner["family"]))
         require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
         assert family is not None
-        parts: dict[str, dict[str, NDArray[Any]]] = {_CRITIC: {}, _MARGINS: {}, _CONSTRAINTS: {}, "": {}}
+        parts: dict[str, dict[str, NDArray[Any]]] = {_CRITIC: {}, _MARGINS: {}, "": {}}
         for name, array in arrays.items():
             prefix = next(p for p in parts if name.startswith(p))
             parts[prefix][name.removeprefix(prefix)] = array
@@ -222,8 +221,8 @@ class Synthesizer(Face, BaseEstimator):
         self.model = clone(self.model_)
         schema = self.schema_ = self.model_.schema_
         self.rewriting_ = None
-        if "constraints" in manifest:
-            self.rewriting_ = Rewriting.unpack(manifest["constraints"], parts[_CONSTRAINTS])
+        if "rewriting" in manifest:
+            self.rewriting_ = Rewriting.from_dict(manifest["rewriting"])
             require(self.rewriting_.agrees_with(schema), "its constraints are not those of its columns")
             self.schema_ = self.rewriting_.schema
             self.constraints = list(self.rewriting_.constraints)
