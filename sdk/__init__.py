@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lookalike.conditions import Between as Between
     from lookalike.conditions import OneOf as OneOf
     from lookalike.conditions import Present as Present
+    from lookalike.constraints import FixedCombinations as FixedCombinations
+    from lookalike.constraints import Formula as Formula
+    from lookalike.constraints import Inequality as Inequality
+    from lookalike.constraints import Unique as Unique
     from lookalike.crossfit import CrossConformal as CrossConformal
     from lookalike.detector import Detector as Detector
     from lookalike.drift import DriftMonitor as DriftMonitor
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "calibration": ("Calibration", "select"),
+    "constraints": ("FixedCombinations", "Formula", "Inequality", "Unique"),
     "crossfit": ("CrossConformal",),
     "detector": ("Detector",),
     "drift": ("DriftMonitor", "density_ratio"),

@@ -112,6 +112,8 @@ class Critic:
         trees = [tree.nodes for _, fold in self.folds for tree in fold]
         every = np.concatenate(trees)
         arrays = {name: every[name].astype(kind) for name, kind in FIELDS.items()}
+        # A split of the missing from all others is at infinity, which no file holds.
+        arrays["num_threshold"] = np.minimum(arrays["num_threshold"], np.finfo(np.float64).max)
         arrays["nodes"] = np.array([len(nodes) for nodes in trees], np.int64)
         arrays["trees"] = np.array([len(fold) for _, fold in self.folds], np.int64)
         arrays["start"] = np.array([start for start, _ in self.folds])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
+from lookalike.constraints import Constraint
 from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
@@ -19,6 +20,7 @@ from lookalike.face import Face, Known
 from lookalike.families import FAMILIES, Mixture
 from lookalike.parameters import Range
 from lookalike.replacing import legal
+from lookalike.rewriting import Rewriting
 from lookalike.schema import Schema, Table
 from lookalike.vetting import require
 
@@ -46,13 +48,17 @@ class Synthesizer(Face, BaseEstimator):
     refine : int
         Critics, at most: after the second there are no more where the last found little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
+    constraints : list of constraints, optional
+        What every row meets, in fit and generated: `Unique`, `Inequality`, `Formula`, `FixedCombinations`.
+        The model learns a table rewritten so that they hold by construction.
     random_state : int, Generator, RandomState or None
         Equal seeds give equal models, unless the model has a seed of its own.
 
     Attributes
     ----------
     model_ : estimator
-        What draws, fitted. It scores, explains and exports too.
+        What draws, fitted. It scores, explains and exports too; where there are constraints, the rewritten
+        table, not the user's.
     critics_ : list of Critic
         In the order in which rows pass them.
     schema_ : Schema
@@ -76,10 +82,16 @@ class Synthesizer(Face, BaseEstimator):
     """
 
     def __init__(
-        self, model: Estimator | None = None, *, refine: int = 3, random_state: noise.RandomState = None
+        self,
+        model: Estimator | None = None,
+        *,
+        refine: int = 3,
+        constraints: Sequence[Constraint] | None = None,
+        random_state: noise.RandomState = None,
     ) -> None:
         self.model = model
         self.refine = refine
+        self.constraints = constraints
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
@@ -95,7 +107,8 @@ class Synthesizer(Face, BaseEstimator):
         Raises
         ------
         SchemaError
-            If the data cannot be learned from: which column, and why.
+            If the data cannot be learned from: which column, and why; or if a constraint does not hold: in
+            which row.
         ValueError
             If a parameter is out of its range.
         """
@@ -108,13 +121,19 @@ class Synthesizer(Face, BaseEstimator):
         model = Mixture() if self.model is None else clone(self.model)
         if model.random_state is None:
             model.set_params(random_state=seed)
+        rewriting = None
+        if self.constraints:
+            rewriting = Rewriting.fit(self.constraints, X, model.schema or {})
+            X, kinds = rewriting.frame(rewriting.schema.encode(X))
+            model.set_params(schema=kinds)
         model.fit(X)
         model._check("generate")
         real = model.schema_.encode(X)
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
-        self.model_, self.schema_ = model, model.schema_
-        self.margins_ = Margins.fit(real, [len(c.levels) for c in self.schema_.category_columns])
-        nothing = self.schema_.condition({}, GENERATED * len(real))
+        self.model_, self.rewriting_ = model, rewriting
+        self.schema_ = rewriting.schema if rewriting else model.schema_
+        self.margins_ = Margins.fit(real, [len(c.levels) for c in model.schema_.category_columns])
+        nothing = model.schema_.condition({}, GENERATED * len(real))
         known = np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool)
         self.critics_: list[Critic] = []
         while len(self.critics_) < self.refine:
@@ -139,7 +158,13 @@ class Synthesizer(Face, BaseEstimator):
         return type(self).__name__
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        if impute:
+        if self.rewriting_ is None:
+            return self._drawn(rows, known, seed, impute)
+        return self.rewriting_.complete(self._drawn, rows, known, seed, impute)
+
+    def _drawn(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool = True) -> Table:
+        """Complete rows of the model's table."""
+        if impute or not refined:
             return self.model_._complete(rows, known, seed, impute)
         return self._refined(rows, known, seed)
 
@@ -153,10 +178,10 @@ class Synthesizer(Face, BaseEstimator):
             every = np.tile(part, 2 ** len(self.critics_))
             cells = known[0][every], known[1][every]
             drawn = self.model_._complete(rows.rows(every), cells, own, False)
-            drawn = legal(drawn, (~cells[0], ~cells[1]), self.schema_)
+            drawn = legal(drawn, (~cells[0], ~cells[1]), self.model_.schema_)
             free = not cells[0].any() and not cells[1].any()
-            for critic in self.critics_:
-                drawn = drawn.rows(self._half(critic, drawn, free, own))
+            for k, critic in enumerate(self.critics_):
+                drawn = drawn.rows(self._half(critic, drawn, free, noise.child(own, k)))
             done.append(drawn)
         return Table.join(done) if done else rows
 
@@ -191,6 +216,8 @@ class Synthesizer(Face, BaseEstimator):
         arrays[_MARGINS + "edges"] = self.margins_.edges
         arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
+        if self.rewriting_ is not None:
+            manifest["rewriting"] = self.rewriting_.to_dict()
         card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
@@ -210,10 +237,16 @@ class Synthesizer(Face, BaseEstimator):
         self.model_ = family._restore(inner, parts[""], device)
         self.model_._check("generate")
         self.model = clone(self.model_)
-        self.schema_ = self.model_.schema_
-        columns = len(self.schema_.number_columns) + len(self.schema_.category_columns)
+        schema = self.schema_ = self.model_.schema_
+        self.rewriting_ = None
+        if "rewriting" in manifest:
+            self.rewriting_ = Rewriting.from_dict(manifest["rewriting"])
+            require(self.rewriting_.agrees_with(schema), "its constraints are not those of its columns")
+            self.schema_ = self.rewriting_.schema
+            self.constraints = list(self.rewriting_.constraints)
+        columns = len(schema.number_columns) + len(schema.category_columns)
         self.critics_ = [Critic.from_arrays(parts[prefix], columns) for prefix in prefixes[:n_critics]]
-        self.margins_ = _margins(parts[_MARGINS], self.schema_)
+        self.margins_ = _margins(parts[_MARGINS], schema)
         self.n_features_in_ = len(self.schema_.names)
         return self
 

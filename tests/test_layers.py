@@ -115,7 +115,16 @@ PLACES = {
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
-    "synthesizer": Place(DATA | MODELS | FITTING | {"estimator", "families", "critic"}, TRAIN),
+    "formulas": Place({"errors"}, NUMPY),
+    "sheet": Place({"schema", *COLUMNS}, FRAMES),
+    "constraints": Place({"errors", "formulas", "schema", "sheet", "vetting", *COLUMNS}, FRAMES),
+    "steps": Place({"constraints", "formulas", "sheet", *COLUMNS}, FRAMES),
+    "rewriting": Place(
+        {"errors", "frames", "schema", "sheet", "constraints", "steps", "vetting", *COLUMNS}, FRAMES
+    ),
+    "synthesizer": Place(
+        DATA | MODELS | FITTING | {"estimator", "families", "critic", "constraints", "rewriting"}, TRAIN
+    ),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),

@@ -40,6 +40,17 @@ def test_a_critic_comes_back_from_its_arrays(critic):
     assert_array_equal(Critic.from_arrays(critic.to_arrays(), 2).log_odds(x), critic.log_odds(x))
 
 
+def test_a_split_of_the_missing_from_all_others_is_kept():
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(1500, 2)), rng.normal(size=(1500, 2))
+    generated[::2, 0] = np.nan
+    folds = rng.integers(FOLDS, size=1500), rng.integers(FOLDS, size=1500)
+    critic = Critic.fit(real, generated, folds, 0)
+    arrays = critic.to_arrays()
+    assert np.isfinite(arrays["num_threshold"]).all()
+    assert_array_equal(Critic.from_arrays(arrays, 2).log_odds(generated), critic.log_odds(generated))
+
+
 @pytest.mark.parametrize(
     "name, change",
     [
