@@ -113,6 +113,13 @@ PLACES = {
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "synthesizer": Place(DATA | MODELS | FITTING | {"estimator", "families", "critic"}, TRAIN),
+    "boosting": Place({"schema"}, TRAIN),
+    "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
+    "augmenting": Place(
+        {"boosting", "candidates", "errors", "frames", "levelled", "noise", "parameters", "schema"}
+        | {"streaming", "synthesizer", "values"},
+        TRAIN,
+    ),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
