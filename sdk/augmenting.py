@@ -280,28 +280,31 @@ class Augmenter(BaseEstimator):
             If a parameter is not allowed, or an estimator cannot do what it is for.
         """
         task = _Task.of(self, X, y)
-        made = self._compare(task, weighted=False)
-        return task.returned(made)
+        self._compare(task, weighted=False)
+        return task.returned(task.made(self.chosen_, task.training(None, 0), weighted=False))
 
-    def _compare(self, task: _Task, weighted: bool) -> Made:
-        """Fit to each candidate's rows without each fold; the rows of the one chosen, from all rows."""
+    def _compare(self, task: _Task, weighted: bool) -> None:
+        """Fit to each candidate's rows without each fold, and choose."""
         splits = [
             (np.asarray(train), np.asarray(test))
             for train, test in task.cv.split(np.zeros(len(task.target.y)), task.target.y)
         ]
+        if len(splits) < 2:
+            raise ValueError(
+                f"cv must deal at least 2 folds, got {len(splits)}: one tells nothing of chance."
+            )
         scores = np.zeros((len(task.candidates), len(splits)))
-        bar = tqdm(total=scores.size, disable=not self.verbose, unit="fit", leave=True)
-        for k, (train, test) in enumerate(splits):
-            training = task.training(train, k + 1)
-            tested = taken(task.X, test), task.target.told(task.target.y[test])
-            for c, candidate in enumerate(task.candidates):
-                model = task.fitted(task.made(candidate, training, weighted), weighted, training.seed)
-                scores[c, k] = task.scorer(model, *tested)
-                if not np.isfinite(scores[c, k]):
-                    raise ValueError(f"scoring gave {scores[c, k]} for {candidate} in fold {k}.")
-                bar.update()
-            bar.set_postfix(gain=f"{(scores - scores[0])[1:, : k + 1].mean(1).max(initial=0):.3f}")
-        bar.close()
+        with tqdm(total=scores.size, disable=not self.verbose, unit="fit", leave=True) as bar:
+            for k, (train, test) in enumerate(splits):
+                training = task.training(train, k + 1)
+                tested = taken(task.X, test), task.target.told(task.target.y[test])
+                for c, candidate in enumerate(task.candidates):
+                    model = task.fitted(task.made(candidate, training, weighted), weighted, training.seed)
+                    scores[c, k] = task.scorer(model, *tested)
+                    if not np.isfinite(scores[c, k]):
+                        raise ValueError(f"scoring gave {scores[c, k]} for {candidate} in fold {k}.")
+                    bar.update()
+                bar.set_postfix(gain=f"{(scores - scores[0])[:, : k + 1].mean(1).max():.3f}")
         share = float(np.mean([len(test) / len(train) for train, test in splits]))
         findings = [
             found(candidate, own, scores[0], share, self.min_gain)
@@ -311,7 +314,6 @@ class Augmenter(BaseEstimator):
         self.chosen_ = max(likely, key=lambda f: f.expected, default=findings[0]).candidate
         self.report_ = Report(findings, self.chosen_, task.scoring, task.skipped)
         self.n_features_in_ = len(open_frame(task.X).names)
-        return task.made(self.chosen_, task.training(None, 0), weighted)
 
     def _check(self) -> None:
         Range(0.01, 1).check("confidence", self.confidence)
@@ -512,7 +514,8 @@ def augment(
         random_state=random_state,
     )
     task = _Task.of(sampler, X, y)
-    made = sampler._compare(task, weighted=True)
+    sampler._compare(task, weighted=True)
+    made = task.made(sampler.chosen_, task.training(None, 0), weighted=True)
     weight = None if (made.weight == 1).all() else made.weight
     return Augmented(*task.returned(made), weight, sampler.report_)
 

@@ -339,12 +339,22 @@ def test_what_cannot_be_predicted_is_refused(change, message):
         ({"generator": LogisticRegression()}, "generator must be an estimator that generates"),
         ({"confidence": 95}, "confidence must be a number from 0.01 to 1, got 95"),
         ({"cv": 1}, "cv must be a whole number from 2 to 100, got 1"),
+        ({"cv": [(np.arange(50), np.arange(50, 100))]}, "cv must deal at least 2 folds, got 1"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(parameters, message):
     X, y = problem(100, 9)
     with pytest.raises(ValueError, match=message):
         la.Augmenter(**parameters).fit_resample(X, y)
+
+
+def test_it_is_a_sampler_to_imbalanced_learn():
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    X, y = problem(100, 10)
+    sampler = la.Augmenter(candidates=[ClassWeights()], cv=2, min_gain=-10, random_state=0)
+    model = pipeline.make_pipeline(sampler, LogisticRegression()).fit(X, y)
+    assert np.mean(model.predict(X) == y) > 0.6
+    assert sampler.chosen_ == ClassWeights()
 
 
 def test_it_is_cloned_as_scikit_learn_does():
