@@ -38,6 +38,11 @@ RESULTS = HERE / "results"
 FULL = 30_000
 MOST_TESTED = 10_000
 TABLES = ("credit", "churn", "shoppers", "mammography", "adult")
+HEAD = """`python benchmarks/augmentation.py`: average precision in % of real rows alone, and differences to it.
+`augment` is what `la.augment` chose by cross-validation, without the rows held out; the other columns are
+its candidates. Sizes, tables and seeds that are absent have not been run.
+
+"""
 FIELDS = ("table", "rows", "seed", "method", "ap", "gain", "low", "high", "helps", "chosen", "cpu_s")
 STOPPED = 10_000  # rows from which boosting stops early, on rows drawn by its seed: three are averaged
 
@@ -144,6 +149,7 @@ def main() -> None:
                     writer = csv.DictWriter(handle, FIELDS)
                     writer.writeheader()
                     writer.writerows(lines)
+                (RESULTS / "augmentation.md").write_text(HEAD + shown(lines) + "\n")
                 ap = {line["method"]: float(line["ap"]) for line in new}
                 chosen = next(line["method"] for line in new if line.get("chosen") == "1")
                 print(
@@ -151,10 +157,6 @@ def main() -> None:
                     f"{chosen}  {new[0]['cpu_s']} s",
                     flush=True,
                 )
-    text = (
-        "Average precision in %, and differences to real rows alone. `python benchmarks/augmentation.py`\n\n"
-    )
-    (RESULTS / "augmentation.md").write_text(text + shown(lines) + "\n")
 
 
 def _written(value: Any) -> str:
