@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lookalike._version import __version__
 
 if TYPE_CHECKING:
+    from lookalike.augmenting import Augmenter as Augmenter
+    from lookalike.augmenting import augment as augment
     from lookalike.calibration import Calibration as Calibration
     from lookalike.calibration import select as select
     from lookalike.columns import Ignored as Ignored
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from lookalike.synthesizer import Synthesizer as Synthesizer
 
 _MODULES = {
+    "augmenting": ("Augmenter", "augment"),
     "calibration": ("Calibration", "select"),
     "constraints": ("FixedCombinations", "Formula", "Inequality", "Unique"),
     "crossfit": ("CrossConformal",),

@@ -143,7 +143,7 @@ class Ensemble(Thresholded, OutlierMixin, BaseEstimator):
             taken(rows, np.sort(places)) for places in np.split(order, [part // 2, part])
         )
 
-        n_seeds = sum(len(_unseeded(member)) for _, member in members)
+        n_seeds = sum(len(unseeded(member)) for _, member in members)
         seeds = iter(np.random.SeedSequence(seed).generate_state(n_seeds).tolist())
         fitted = {name: _fitted(name, member, training, seeds) for name, member in members}
         self._scales = {name: NormalScale(_scores(name, model, reference)) for name, model in fitted.items()}
@@ -352,7 +352,7 @@ def _check_members(members: Members) -> None:
             )
 
 
-def _unseeded(member: Any) -> list[str]:
+def unseeded(member: Any) -> list[str]:
     """Parameters that take a seed and have none, of the member and of what it is made of."""
     return sorted(
         key
@@ -363,7 +363,7 @@ def _unseeded(member: Any) -> list[str]:
 
 def _fitted(name: str, member: Any, rows: Any, seeds: Iterator[int]) -> Any:
     """A clone of a member, seeded and fitted."""
-    model = clone(member).set_params(**{key: next(seeds) for key in _unseeded(member)})
+    model = clone(member).set_params(**{key: next(seeds) for key in unseeded(member)})
     advice = "\nWhere it cannot take such columns, a pipeline can prepare them for it."
     with _named(name, member, advice):
         model.fit(rows)

@@ -125,6 +125,13 @@ PLACES = {
     "synthesizer": Place(
         DATA | MODELS | FITTING | {"estimator", "families", "critic", "constraints", "rewriting"}, TRAIN
     ),
+    "boosting": Place({"schema"}, TRAIN),
+    "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
+    "augmenting": Place(
+        {"boosting", "candidates", "errors", "frames", "levelled", "noise", "parameters", "schema"}
+        | {"streaming", "synthesizer", "values"},
+        TRAIN,
+    ),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
     "evaluation": Place(DATA, TRAIN),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),

@@ -1,0 +1,603 @@
+"""Rows added to a training table, where cross-validation says that the user's own task gains by them.
+
+Each candidate makes training rows from those of one fold. The user's estimator is fitted to them and scored
+on the real rows left out, which no generator, committee or sampler has seen. Differences to real rows alone
+are paired by fold; as folds share training rows, their variance is corrected.
+
+A few hundred rows say little of gains that are worth having: there the standard error is several hundredths.
+So what is found is weighed against what was expected before, both as normal distributions. Of most candidates
+nothing is expected. A committee's labels average over the chance in what one fit learns, which rarely does
+harm: of these a small gain is expected, and they are taken until the rows speak against them. The more rows,
+the less it matters what was expected.
+
+References
+----------
+L. Breiman. Bagging predictors. Machine Learning 24, 1996 (why a committee is expected to gain).
+C. Nadeau, Y. Bengio. Inference for the generalization error. Machine Learning 52, 2003 (the corrected
+resampled t interval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.metrics import average_precision_score, get_scorer, make_scorer
+from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, check_cv
+from sklearn.utils.validation import has_fit_parameter
+from tqdm import tqdm
+
+from lookalike import noise
+from lookalike.boosting import BoostingClassifier, BoostingRegressor
+from lookalike.candidates import CANDIDATES, Candidate, Made, Nothing, Smote, Target, Training, seeded
+from lookalike.errors import SchemaError, did_you_mean
+from lookalike.frames import open_frame
+from lookalike.levelled import Levelled
+from lookalike.parameters import Range
+from lookalike.schema import infer
+from lookalike.streaming import indexable, n_rows, taken
+from lookalike.synthesizer import Synthesizer
+from lookalike.values import values_of
+
+FOLDS = 5
+REPEATS, FEW = 2, 5000  # the rows are dealt twice where they are fewer: one deal is noisy
+CONFIDENCE = 0.75  # of a gain: odds of three to one
+LEVEL = 0.95  # of intervals
+
+Floats = NDArray[np.float64]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one candidate did.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    scores : ndarray of shape (n_folds,), float64
+        Of the estimator fitted to its rows, on the real rows left out.
+    gain, low, high : float
+        Mean difference to real rows alone, and its 95 % interval.
+    expected : float
+        The gain, weighed against what was expected before.
+    probability : float
+        That it is above `min_gain`.
+    """
+
+    candidate: Candidate
+    scores: Floats
+    gain: float
+    low: float
+    high: float
+    expected: float
+    probability: float
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What cross-validation found, and what follows from it.
+
+    Attributes
+    ----------
+    findings : list of Finding
+        Real rows alone first.
+    chosen : Candidate
+        Of those that gain with a probability of at least `confidence`, the one of the highest expected gain;
+        `Nothing` where there is none.
+    scoring : str
+        What gains are in.
+    skipped : list of str
+        Candidates that could not be tried, and why.
+    """
+
+    findings: list[Finding]
+    chosen: Candidate
+    scoring: str
+    skipped: list[str]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """One dict for each candidate, for a DataFrame."""
+        return [
+            {
+                "candidate": str(f.candidate),
+                "score": float(f.scores.mean()),
+                "gain": f.gain,
+                "low": f.low,
+                "high": f.high,
+                "probability": f.probability,
+                "chosen": f.candidate == self.chosen,
+            }
+            for f in self.findings
+        ]
+
+    @property
+    def verdict(self) -> str:
+        """The choice in words."""
+        others = self.findings[1:]
+        if not others:
+            return "no augmentation: there was no candidate."
+        best = max(others, key=lambda f: f.expected)
+        if isinstance(self.chosen, Nothing):
+            return f"no augmentation: the best candidate, {best.candidate}, {self._said(best)}."
+        found = next(f for f in others if f.candidate == self.chosen)
+        return f"{found.candidate}: {self._said(found)}."
+
+    def _said(self, found: Finding) -> str:
+        return (
+            f"measured {found.gain:+.3f} {self.scoring}, {LEVEL:.0%} interval {found.low:+.3f} to "
+            f"{found.high:+.3f}; with what was expected before, {found.expected:+.3f}, a gain with a "
+            f"probability of {found.probability:.2f}"
+        )
+
+    def __repr__(self) -> str:
+        wide = max(len(str(f.candidate)) for f in self.findings)
+        lines = [self.verdict, f"{'':{wide + 2}}  score    gain     low    high  helps"]
+        for f in self.findings:
+            mark = "*" if f.candidate == self.chosen else " "
+            line = f"{mark} {f.candidate!s:{wide}}  {f.scores.mean():5.3f}"
+            if not isinstance(f.candidate, Nothing):
+                line += f"  {f.gain:+6.3f}  {f.low:+6.3f}  {f.high:+6.3f}   {f.probability:4.2f}"
+            lines.append(line)
+        return "\n".join([*lines, *(f"not tried: {reason}" for reason in self.skipped)])
+
+
+class Augmented(NamedTuple):
+    """Training rows as `augment` returns them.
+
+    Attributes
+    ----------
+    X : table like the one given
+        Its rows, and below them what was added, if anything.
+    y : like the one given
+    sample_weight : ndarray of shape (n_rows,), float64, or None
+        To fit with; None where all rows count the same.
+    report : Report
+        What was tried, what each gained and what was chosen.
+    """
+
+    X: Any
+    y: Any
+    sample_weight: Floats | None
+    report: Report
+
+
+class Augmenter(BaseEstimator):
+    """Add rows to a training table only where that helps, as a sampler of imbalanced-learn's protocol.
+
+    Candidates are compared with real rows alone by cross-validation with the estimator that the rows are for.
+    One is chosen if it is likely enough to gain, and nothing is otherwise. Generators are fitted within each
+    fold, and scores are those of real rows that they have not seen.
+
+    Parameters
+    ----------
+    generator : estimator, optional
+        What generates, not fitted; by default a `Synthesizer`.
+    estimator : estimator, optional
+        What the rows are for: a classifier or regressor of scikit-learn's kind, or a pipeline, that takes X
+        as it is. By default boosted trees, which take text and missing values.
+    candidates : sequence of Candidate, optional
+        By default `lookalike.candidates.CANDIDATES`: class weights; generated rows of rare classes, to half
+        of the largest class and to all of it; generated rows of all classes; such rows labelled by a
+        committee of the estimator, once and four times as many as the real ones; real rows labelled so;
+        SMOTENC where imbalanced-learn is installed.
+    scoring : str or callable, optional
+        As scikit-learn has it. By default average precision of the rarer of two classes, the area under the
+        ROC curve of each class against the rest (one-vs-rest, their mean) of more, and minus the root mean
+        squared error of numbers.
+    cv : int, splitter or iterable, optional
+        Folds. By default five, stratified, dealt twice below 5,000 rows.
+    confidence : float
+        The probability of a gain from which a candidate is chosen. It takes what was expected into account:
+        that committees' labels usually gain, and that large gains are rare.
+    min_gain : float
+        What counts as a gain, in units of the score.
+    verbose : bool
+        Show a progress bar.
+    random_state : int, Generator, RandomState or None
+        Equal seeds give equal rows, unless generator or estimator have seeds of their own.
+
+    Attributes
+    ----------
+    report_ : Report
+        What was tried, what each gained and what was chosen.
+    chosen_ : Candidate
+        What was chosen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from lookalike.candidates import ClassWeights
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> y = X[:, 0] > 1
+    >>> sampler = Augmenter(estimator=LogisticRegression(), candidates=[ClassWeights()], random_state=0)
+    >>> new_X, new_y = sampler.fit_resample(X, y)
+    >>> sampler.report_.verdict[:16], len(new_X)
+    ('no augmentation:', 200)
+    """
+
+    def __init__(
+        self,
+        generator: Any = None,
+        estimator: Any = None,
+        *,
+        candidates: Sequence[Candidate] | None = None,
+        scoring: str | Callable[..., float] | None = None,
+        cv: Any = None,
+        confidence: float = CONFIDENCE,
+        min_gain: float = 0.0,
+        verbose: bool = False,
+        random_state: noise.RandomState = None,
+    ) -> None:
+        self.generator = generator
+        self.estimator = estimator
+        self.candidates = candidates
+        self.scoring = scoring
+        self.cv = cv
+        self.confidence = confidence
+        self.min_gain = min_gain
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Augmenter:
+        """Compare the candidates, as `fit_resample` does, and add nothing.
+
+        Parameters are those of `fit_resample`.
+        """
+        self._compare(_Task.of(self, X, y), weighted=False)
+        return self
+
+    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Compare the candidates, and return the rows of the one chosen.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+        y : array-like of shape (n_rows,), or the name of a column of X
+            Classes or numbers to predict, none missing.
+
+        Returns
+        -------
+        X : table like the one given
+            The real rows first. There are no weights in this protocol: where the choice has some, rows are
+            repeated instead, and so they were when it was compared.
+        y : like the one given
+
+        Raises
+        ------
+        SchemaError
+            If y is missing somewhere, of another length than X, of one class, or of a class with fewer rows
+            than there are folds.
+        ValueError
+            If a parameter is not allowed, or an estimator cannot do what it is for.
+        """
+        task = _Task.of(self, X, y)
+        self._compare(task, weighted=False)
+        return task.returned(task.made(self.chosen_, task.training(None, 0), weighted=False))
+
+    def _compare(self, task: _Task, weighted: bool) -> None:
+        """Fit to each candidate's rows without each fold, and choose."""
+        splits = [
+            (np.asarray(train), np.asarray(test))
+            for train, test in task.cv.split(np.zeros(len(task.target.y)), task.target.y)
+        ]
+        if len(splits) < 2:
+            raise ValueError(
+                f"cv must deal at least 2 folds, got {len(splits)}: one tells nothing of chance."
+            )
+        scores = np.zeros((len(task.candidates), len(splits)))
+        with tqdm(total=scores.size, disable=not self.verbose, unit="fit", leave=True) as bar:
+            for k, (train, test) in enumerate(splits):
+                training = task.training(train, k + 1)
+                tested = taken(task.X, test), task.target.told(task.target.y[test])
+                for c, candidate in enumerate(task.candidates):
+                    model = task.fitted(task.made(candidate, training, weighted), weighted, training.seed)
+                    scores[c, k] = task.scorer(model, *tested)
+                    if not np.isfinite(scores[c, k]):
+                        raise ValueError(f"scoring gave {scores[c, k]} for {candidate} in fold {k}.")
+                    bar.update()
+                bar.set_postfix(gain=f"{(scores - scores[0])[:, : k + 1].mean(1).max():.3f}")
+        share = float(np.mean([len(test) / len(train) for train, test in splits]))
+        findings = [
+            found(candidate, own, scores[0], share, self.min_gain)
+            for candidate, own in zip(task.candidates, scores, strict=True)
+        ]
+        likely = [f for f in findings[1:] if f.probability >= self.confidence]
+        self.chosen_ = max(likely, key=lambda f: f.expected, default=findings[0]).candidate
+        self.report_ = Report(findings, self.chosen_, task.scoring, task.skipped)
+        self.n_features_in_ = len(open_frame(task.X).names)
+
+    def _check(self) -> None:
+        Range(0.01, 1).check("confidence", self.confidence)
+        Range(-np.inf, np.inf).check("min_gain", self.min_gain)
+        for candidate in self.candidates or ():
+            if not isinstance(candidate, Candidate):
+                raise ValueError(
+                    f"candidates must be of lookalike.candidates, such as Rare(0.5), got {candidate!r}."
+                )
+        if self.generator is not None and not hasattr(self.generator, "generate"):
+            raise ValueError(
+                "generator must be an estimator that generates, such as la.Synthesizer(), got "
+                f"{self.generator!r}."
+            )
+
+
+def found(candidate: Candidate, scores: Floats, alone: Floats, share: float, min_gain: float) -> Finding:
+    """Weigh the scores of a candidate, (n_folds,), against those of real rows alone.
+
+    `share` is the rows left out by a fold over the rows fitted: by it the variance of the mean is larger than
+    that of independent folds (Nadeau and Bengio, section 4).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    differences, n = scores - alone, len(scores)
+    gain = float(differences.mean())
+    error = float(np.sqrt((1 / n + share) * differences.var(ddof=1)))
+    half = error * float(stdtrit(n - 1, (1 + LEVEL) / 2))
+    # The quantile of one standard error, so that an error known from few folds counts for more than it is.
+    error *= float(stdtrit(n - 1, ndtr(1.0)))
+    mean, spread = (part * abs(float(alone.mean())) for part in candidate.prior)
+    if not (error and spread):
+        return Finding(candidate, scores, gain, gain - half, gain + half, gain, float(gain > min_gain))
+    precision = 1 / error**2 + 1 / spread**2
+    expected = (gain / error**2 + mean / spread**2) / precision
+    probability = float(ndtr((expected - min_gain) * np.sqrt(precision)))
+    return Finding(candidate, scores, gain, gain - half, gain + half, expected, probability)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an `Augmenter` was asked, checked and with every default in its place."""
+
+    X: Any
+    y: Any  # as it came
+    target: Target
+    generator: Any
+    estimator: Any
+    weight: str | None  # the argument of `fit` that takes weights
+    scorer: Callable[..., float]
+    scoring: str
+    cv: Any
+    candidates: list[Candidate]
+    skipped: list[str]
+    seed: int
+
+    @classmethod
+    def of(cls, asked: Augmenter, X: Any, y: Any) -> _Task:
+        asked._check()
+        seed = noise.seed_from(asked.random_state)
+        X, y = _apart(X, y)
+        target, rare = _target(y, n_rows(X), asked.estimator)
+        classes = target.labels is not None
+        estimator = asked.estimator
+        if estimator is None:
+            estimator = BoostingClassifier() if classes else BoostingRegressor()
+        scorer, scoring = _scorer(asked.scoring, target, rare)
+        cv = asked.cv
+        if cv is None or isinstance(cv, int | np.integer):
+            folds = FOLDS if cv is None else int(cv)
+            Range(2, len(target.y), whole=True).check("cv", folds)
+            if classes:
+                _enough(target, folds)
+            deal = RepeatedStratifiedKFold if classes else RepeatedKFold
+            repeats = REPEATS if len(target.y) < FEW else 1
+            cv = deal(n_splits=folds, n_repeats=repeats, random_state=seed % 2**32)
+        candidates, skipped = [], []
+        for candidate in asked.candidates if asked.candidates is not None else CANDIDATES:
+            if isinstance(candidate, Smote) and classes and find_spec("imblearn") is None:
+                skipped.append("SMOTENC, as imbalanced-learn is not installed.")
+            elif classes or not candidate.classes_only:
+                candidates.append(candidate)
+        generator = Synthesizer() if asked.generator is None else asked.generator
+        return cls(
+            X,
+            y,
+            target,
+            generator,
+            estimator,
+            _weight_argument(estimator),
+            scorer,
+            scoring,
+            check_cv(cv, target.y, classifier=classes),
+            [Nothing(), *candidates],
+            skipped,
+            seed,
+        )
+
+    def training(self, index: NDArray[np.int64] | None, k: int) -> Training:
+        """The rows of a fold, or all of them, with a seed of its own."""
+        if index is None:
+            return Training(self.X, self.target, self.generator, self.estimator, self.seed)
+        target = self.target._replace(y=self.target.y[index])
+        own = (self.seed + (k << 40)) % 2**64
+        return Training(taken(self.X, index), target, self.generator, self.estimator, own)
+
+    def made(self, candidate: Candidate, training: Training, weighted: bool) -> Made:
+        """A candidate's rows; repeated instead of weighted where no weights can be given."""
+        made = candidate.make(training)
+        if (made.weight == 1).all() or (weighted and self.weight is not None):
+            return made
+        return made.repeated(0.5)
+
+    def fitted(self, made: Made, weighted: bool, seed: int) -> Any:
+        """The estimator, fitted to rows."""
+        options = {}
+        if weighted and self.weight is not None and (made.weight != 1).any():
+            options[self.weight] = made.weight
+        return seeded(clone(self.estimator), seed).fit(made.X, self.target.told(made.y), **options)
+
+    def returned(self, made: Made) -> tuple[Any, Any]:
+        """Rows and what to predict as they came; a label is one that was there, and of its dtype."""
+        if made.X is self.X:
+            return self.X, self.y
+        if self.target.labels is not None:
+            first = np.unique(self.target.y, return_index=True)[1]
+            return _renumbered(made.X), _renumbered(taken(self.y, first[made.y]))
+        if isinstance(self.y, np.ndarray | list | tuple):
+            return _renumbered(made.X), made.y
+        series = nw.from_native(self.y, series_only=True)
+        y = nw.new_series(series.name, made.y, backend=series.implementation).to_native()
+        return _renumbered(made.X), y
+
+
+def _renumbered(rows: Any) -> Any:
+    """With an index from 0, where there is one."""
+    native = nw.from_native(rows, eager_only=True, allow_series=True, pass_through=True)
+    return rows if native is rows else nw.maybe_reset_index(native).to_native()
+
+
+def augment(
+    X: Any,
+    y: Any,
+    generator: Any = None,
+    estimator: Any = None,
+    *,
+    candidates: Sequence[Candidate] | None = None,
+    scoring: str | Callable[..., float] | None = None,
+    cv: Any = None,
+    confidence: float = CONFIDENCE,
+    min_gain: float = 0.0,
+    verbose: bool = False,
+    random_state: noise.RandomState = None,
+) -> Augmented:
+    """Add rows, or weights, to a training table where cross-validation says that the task gains by them.
+
+    Parameters
+    ----------
+    X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+        Rows to train on: hold those to test on back.
+    y : array-like of shape (n_rows,), or the name of a column of X
+        Classes or numbers to predict, none missing.
+    generator, estimator, candidates, scoring, cv, confidence, min_gain, verbose, random_state
+        As of `Augmenter`.
+
+    Returns
+    -------
+    Augmented
+        `X`, `y`, `sample_weight` and `report`. Unlike `Augmenter.fit_resample` it gives weights, where the
+        estimator's `fit` takes them.
+
+    Raises
+    ------
+    SchemaError
+        If y is missing somewhere, of another length than X, of one class, or of a class with fewer rows than
+        there are folds.
+    ValueError
+        If a parameter is not allowed, or an estimator cannot do what it is for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lookalike.candidates import Rows
+    >>> X = np.random.default_rng(0).normal(size=(60, 2))
+    >>> rows = augment(X, X[:, 0] > 0.5, candidates=[Rows(1)], cv=2, random_state=0)
+    >>> rows.X.shape, rows.sample_weight, rows.report.chosen
+    ((60, 2), None, Nothing())
+    """
+    sampler = Augmenter(
+        generator,
+        estimator,
+        candidates=candidates,
+        scoring=scoring,
+        cv=cv,
+        confidence=confidence,
+        min_gain=min_gain,
+        verbose=verbose,
+        random_state=random_state,
+    )
+    task = _Task.of(sampler, X, y)
+    sampler._compare(task, weighted=True)
+    made = task.made(sampler.chosen_, task.training(None, 0), weighted=True)
+    weight = None if (made.weight == 1).all() else made.weight
+    return Augmented(*task.returned(made), weight, sampler.report_)
+
+
+# ---- what was given ----------------------------------------------------------------------------------------
+
+
+def _apart(X: Any, y: Any) -> tuple[Any, Any]:
+    """The table and what to predict, which may be a column of it."""
+    if isinstance(X, Mapping):
+        raise SchemaError(
+            "a dict of columns cannot be augmented. Pass a DataFrame, a pyarrow Table or an array."
+        )
+    X = indexable(X)
+    names = open_frame(X).names
+    if isinstance(y, str) or (y is not None and np.ndim(y) == 0):
+        if isinstance(X, np.ndarray) or y not in names:
+            raise SchemaError(f"y is {y!r}, which is not a column of X.{did_you_mean(y, names)}")
+        frame = nw.from_native(X, eager_only=True)
+        X, y = frame.drop(y).to_native(), frame[y].to_native()
+    if y is None:
+        raise SchemaError("y is None: pass what is to be predicted, one value a row.")
+    if np.ndim(y) != 1 or len(y) != n_rows(X):
+        raise SchemaError(f"y must have one value a row: X has {n_rows(X)} rows, y the shape {np.shape(y)}.")
+    return X, y
+
+
+def _target(y: Any, n: int, estimator: Any) -> tuple[Target, Any]:
+    """Classes or numbers, and the rarest class."""
+    values = values_of("y", y)
+    if values.any_missing:
+        row = int(values.missing.argmax())
+        raise SchemaError(f"y is missing (NaN or null) in row {row}. Drop the rows without it.")
+    codes, labels = values.coded()
+    known = estimator is not None and hasattr(estimator, "predict")
+    if not (is_classifier(estimator) if known else _are_classes(values)):
+        return Target(values.plain().astype(np.float64), None), None
+    names = np.asarray(labels)
+    counts = np.bincount(codes, minlength=len(labels))
+    if np.count_nonzero(counts) < 2:
+        raise SchemaError(
+            f"y holds one class alone, {labels[int(counts.argmax())]!r}. There is nothing to predict."
+        )
+    names, dense = np.unique(values.plain().astype(names.dtype), return_inverse=True)
+    return Target(dense.astype(np.int64), names), names[np.bincount(dense).argmin()]
+
+
+def _are_classes(values: Any) -> bool:
+    """Whether a column is of classes, by the rules of a schema; two values are always."""
+    return len(values.coded()[1]) <= 2 or values.family == "text" or isinstance(infer(values), Levelled)
+
+
+def _enough(target: Target, folds: int) -> None:
+    assert target.labels is not None
+    counts = np.bincount(target.y)
+    if counts.min() < folds:
+        raise SchemaError(
+            f"class {target.labels[counts.argmin()]} has {counts.min()} rows, fewer than {folds} folds. "
+            "Take fewer folds by cv, or leave the class out."
+        )
+
+
+def _scorer(scoring: Any, target: Target, rare: Any) -> tuple[Callable[..., float], str]:
+    """What scores, and in words."""
+    if scoring is not None:
+        name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+        return get_scorer(scoring), name.replace("_", " ")
+    if target.labels is None:
+        return get_scorer("neg_root_mean_squared_error"), "minus root mean squared error"
+    if len(target.labels) > 2:
+        return get_scorer("roc_auc_ovr"), "area under the ROC curve"
+    return (
+        make_scorer(
+            average_precision_score, response_method=("predict_proba", "decision_function"), pos_label=rare
+        ),
+        f"average precision of {rare!s}",
+    )
+
+
+def _weight_argument(estimator: Any) -> str | None:
+    """The argument of `fit` that takes weights, if one does."""
+    if hasattr(estimator, "steps"):
+        name, last = estimator.steps[-1]
+        return f"{name}__sample_weight" if has_fit_parameter(last, "sample_weight") else None
+    return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
