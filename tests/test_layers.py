@@ -117,7 +117,9 @@ PLACES = {
     "critic": Place({"schema", "vetting"}, TRAIN),
     "synthesizer": Place(DATA | MODELS | FITTING | {"estimator", "families", "critic"}, TRAIN),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
-    "evaluation": Place(DATA, TRAIN),
+    "evaluation": Place(
+        DATA | {"_version", "archive", "critic", "explanation", "parameters", "streaming"}, TRAIN
+    ),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
     "plotting": Place({"errors", "explanation"}, FRAMES),
