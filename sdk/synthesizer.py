@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
+from lookalike.copies import digests, without_copies
 from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
@@ -28,7 +29,7 @@ GENERATED = 3  # for each of them
 FEWEST_CRITICS, MOST_CRITICS = 2, 10
 LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
 FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
-_CRITIC, _MARGINS = "critic.", "margins."
+_CRITIC, _MARGINS, _FITTED = "critic.", "margins.", "fitted."
 
 
 class Synthesizer(Face, BaseEstimator):
@@ -46,6 +47,9 @@ class Synthesizer(Face, BaseEstimator):
     refine : int
         Critics, at most: after the second there are no more where the last found little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
+    copies : {"allow", "forbid"}
+        Whether a generated row may equal a row of the fit in every column. "forbid" draws such rows again,
+        and keeps a digest of each row of the fit, in the file too.
     random_state : int, Generator, RandomState or None
         Equal seeds give equal models, unless the model has a seed of its own.
 
@@ -76,10 +80,16 @@ class Synthesizer(Face, BaseEstimator):
     """
 
     def __init__(
-        self, model: Estimator | None = None, *, refine: int = 3, random_state: noise.RandomState = None
+        self,
+        model: Estimator | None = None,
+        *,
+        refine: int = 3,
+        copies: Literal["allow", "forbid"] = "allow",
+        random_state: noise.RandomState = None,
     ) -> None:
         self.model = model
         self.refine = refine
+        self.copies = copies
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
@@ -100,6 +110,8 @@ class Synthesizer(Face, BaseEstimator):
             If a parameter is out of its range.
         """
         Range(0, MOST_CRITICS, whole=True).check("refine", self.refine)
+        if self.copies not in ("allow", "forbid"):
+            raise ValueError(f'copies must be "allow" or "forbid", got {self.copies!r}.')
         seed = noise.seed_from(self.random_state)
         if not isinstance(self.model, Estimator | None):
             raise ValueError(
@@ -111,6 +123,7 @@ class Synthesizer(Face, BaseEstimator):
         model.fit(X)
         model._check("generate")
         real = model.schema_.encode(X)
+        self.fitted_ = np.unique(digests(real)) if self.copies == "forbid" else None
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
         self.model_, self.schema_ = model, model.schema_
         self.margins_ = Margins.fit(real, [len(c.levels) for c in self.schema_.category_columns])
@@ -139,6 +152,15 @@ class Synthesizer(Face, BaseEstimator):
         return type(self).__name__
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
+        if impute or self.fitted_ is None:
+            return self._made(rows, known, seed, impute)
+
+        def draw(some: Table, cells: Known, own: int) -> Table:
+            return self._made(some, cells, own, False)
+
+        return without_copies(draw, rows, known, seed, self.fitted_, self.schema_)
+
+    def _made(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         if impute:
             return self.model_._complete(rows, known, seed, impute)
         return self._refined(rows, known, seed)
@@ -191,6 +213,8 @@ class Synthesizer(Face, BaseEstimator):
         arrays[_MARGINS + "edges"] = self.margins_.edges
         arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
+        if self.fitted_ is not None:
+            arrays[_FITTED + "digests"] = self.fitted_
         card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
@@ -201,12 +225,16 @@ class Synthesizer(Face, BaseEstimator):
         family = FAMILIES.get(str(inner["family"]))
         require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
         assert family is not None
-        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, ""]
+        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, _FITTED, ""]
         parts: dict[str, dict[str, NDArray[Any]]] = {prefix: {} for prefix in prefixes}
         for name, array in arrays.items():
             prefix = next(p for p in parts if name.startswith(p))
             parts[prefix][name.removeprefix(prefix)] = array
-        self = cls(refine=n_critics)
+        fitted = parts[_FITTED].pop("digests", None)
+        sound = fitted is None or (fitted.dtype == np.int64 and fitted.ndim == 1)
+        require(sound and not parts[_FITTED], "its digests are none")
+        self = cls(refine=n_critics, copies="allow" if fitted is None else "forbid")
+        self.fitted_ = fitted
         self.model_ = family._restore(inner, parts[""], device)
         self.model_._check("generate")
         self.model = clone(self.model_)

@@ -115,10 +115,11 @@ PLACES = {
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
-    "synthesizer": Place(DATA | MODELS | FITTING | {"estimator", "families", "critic"}, TRAIN),
+    "copies": Place({"errors", "replacing", "schema"}, NUMPY),
+    "synthesizer": Place(DATA | MODELS | FITTING | {"estimator", "families", "critic", "copies"}, TRAIN),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
     "evaluation": Place(
-        DATA | {"_version", "archive", "critic", "explanation", "parameters", "streaming"}, TRAIN
+        DATA | {"_version", "archive", "copies", "critic", "explanation", "parameters", "streaming"}, TRAIN
     ),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),

@@ -37,6 +37,8 @@ class Comparison:
     real, synthetic, held_out : Table
         The rows compared: as many synthetic ones as rows held out. Without any held out, half of the real
         rows stand in for them.
+    every : tuple of Table
+        The same three, with all rows that there are.
     n_rows : dict of str to int
         How many there were of each.
     target : int or None
@@ -49,6 +51,7 @@ class Comparison:
     real: Table
     synthetic: Table
     held_out: Table
+    every: tuple[Table, Table, Table]
     n_rows: dict[str, int]
     target: int | None
     stands_in: bool
@@ -83,7 +86,8 @@ class Comparison:
             others = _shuffled(tables["holdout"], seed + 2)
         n = min(len(theirs), len(others), MOST_ROWS)
         rows = ours.rows(slice(MOST_ROWS)), theirs.rows(slice(n)), others.rows(slice(n))
-        return cls(schema, *rows, n_rows, _target(schema, target), holdout is None, seed)
+        every = ours, theirs, others
+        return cls(schema, *rows, every, n_rows, _target(schema, target), holdout is None, seed)
 
     @property
     def columns(self) -> list[Encoded]:
@@ -192,7 +196,7 @@ class Comparison:
         }
 
     def _privacy(self) -> dict[str, Any]:
-        ours, floor, level = privacy.copies(self.real, self.synthetic, self.held_out)
+        ours, floor, level = privacy.copies(*self.every)
         found: dict[str, Any] = {
             "copies": {"synthetic": ours, "floor": floor, "level": level},
             "dcr_share": None,

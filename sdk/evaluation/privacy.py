@@ -9,7 +9,7 @@ the privacy risk of synthetic data", ESORICS 2025, arXiv 2505.01524).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from lookalike import noise
+from lookalike.copies import digests
 from lookalike.evaluation.page import Level
 from lookalike.schema import Table
 
@@ -32,14 +33,7 @@ FALSE_ALARMS, FOUND = 0.01, 0.02  # of the attack, and what it finds beyond thes
 
 def copied(real: Table, rows: Table) -> NDArray[np.bool_]:
     """Which rows equal a real one in every column, (n,)."""
-    return np.isin(_keys(rows), _keys(real))
-
-
-def _keys(table: Table) -> NDArray[Any]:
-    """Each row as one value; NaN equals NaN and 0 equals -0."""
-    cells = np.column_stack([table.numbers, table.ids.astype(np.float64)]) + 0.0
-    cells[np.isnan(cells)] = np.nan
-    return np.ascontiguousarray(cells).view(np.dtype((np.void, cells.shape[1] * 8)))[:, 0]
+    return np.isin(digests(rows), digests(real))
 
 
 class Space:

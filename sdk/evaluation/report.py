@@ -352,7 +352,7 @@ def _method(found: Comparison) -> str:
     lines = [
         f"Compared: {len(found.synthetic):,} synthetic rows and {len(found.held_out):,} of "
         f"{found.floor_words}, each beside {len(found.real):,} real rows; at most {MOST_ROWS:,} of a kind, "
-        f"chosen at random. Nearest rows were looked for from at most {MOST_NEAR:,}.",
+        f"chosen at random. Copies were looked for among all, nearest rows from at most {MOST_NEAR:,}.",
         "Shape and trend are the errors, 1 minus the score, of SDMetrics' column shapes and column pair "
         "trends; C2ST is 1 - 2 (AUC - 1/2) of boosted trees on rows that they were not fitted to.",
         "The attack compares the nearest synthetic row with the nearest row held out (density ratio of van "
