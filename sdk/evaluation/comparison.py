@@ -256,13 +256,12 @@ class Comparison:
 
     def _told_apart(self) -> Finding:
         judged, floor = self.judged
-        share, words, level = next(
-            (share, words, level) for share, words, level in _TOLD if judged.c2st >= share
-        )
-        figures = f"AUC {judged.auc:.2f}, where 0.5 is chance; {self.floor_words}: {floor.auc:.2f}"
-        by = "" if share == _TOLD[0][0] else f" It goes by {self._clues()}."
+        level, how = next((level, how) for most, level, how in _TOLD if floor.c2st - judged.c2st <= most)
+        by = "" if level == "good" else f" It goes by {self._clues()}."
         return Finding(
-            level, f"A judge, boosted trees, {words} synthetic rows from real ones ({figures}).{by}"
+            level,
+            f"A judge, boosted trees, tells synthetic rows from real ones {how} than it tells "
+            f"{self.floor_words} (AUC {judged.auc:.2f} and {floor.auc:.2f}; 0.5 is chance).{by}",
         )
 
     def _clues(self) -> str:
@@ -294,7 +293,10 @@ class Comparison:
             return [Finding("note", "No target was named, so usefulness was not measured.")]
         if use["ratio"] is None:
             return [Finding("note", f"{_name(use['target'])} does not vary, so usefulness was not measured.")]
-        level, how = next((level, how) for least, level, how in _USE if use["ratio"] >= least)
+        # What so few rows cannot tell apart is the same.
+        same = abs(use["synthetic"] - use["real"]) <= 1 / len(self.held_out) ** 0.5
+        ratio = 1.0 if same else use["ratio"]
+        level, how = next((level, how) for least, level, how in _USE if ratio >= least)
         return [
             Finding(
                 level,
@@ -342,11 +344,11 @@ _ATTACK: dict[Level, str] = {
     "look": "tells a little better than chance",
     "alarm": "can tell",
 }
-_TOLD: tuple[tuple[float, str, Level], ...] = (
-    (0.9, "can hardly tell", "good"),
-    (0.6, "can sometimes tell", "look"),
-    (0.3, "can often tell", "look"),
-    (-1.0, "can nearly always tell", "alarm"),
+_TOLD: tuple[tuple[float, Level, str], ...] = (
+    (0.1, "good", "hardly better"),
+    (0.4, "look", "a little better"),
+    (0.7, "look", "better"),
+    (2.0, "alarm", "much better"),
 )
 _USE: tuple[tuple[float, Level, str], ...] = (
     (0.97, "good", "as well as"),
