@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from lookalike.errors import MissingExtraError as MissingExtraError
     from lookalike.errors import SchemaError as SchemaError
     from lookalike.errors import TrainingError as TrainingError
+    from lookalike.evaluation.page import Report as Report
+    from lookalike.evaluation.report import report as report
+    from lookalike.evaluation.scores import report_scores as report_scores
     from lookalike.families import GAN as GAN
     from lookalike.families import VAE as VAE
     from lookalike.families import Diffusion as Diffusion
@@ -81,6 +84,9 @@ _MODULES = {
     ),
     "columns": ("Ignored",),
     "conditions": ("Balanced", "Between", "OneOf", "Present"),
+    "evaluation.page": ("Report",),
+    "evaluation.report": ("report",),
+    "evaluation.scores": ("report_scores",),
     "families": ("Diffusion", "GAN", "Mixture", "VAE"),
     "loading": ("load",),
     "synthesizer": ("Synthesizer",),

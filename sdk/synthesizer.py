@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
 from lookalike.constraints import Constraint
+from lookalike.copies import digests, without_copies
 from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
@@ -30,7 +31,7 @@ GENERATED = 3  # for each of them
 FEWEST_CRITICS, MOST_CRITICS = 2, 10
 LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
 FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
-_CRITIC, _MARGINS = "critic.", "margins."
+_CRITIC, _MARGINS, _FITTED = "critic.", "margins.", "fitted."
 
 
 class Synthesizer(Face, BaseEstimator):
@@ -51,6 +52,9 @@ class Synthesizer(Face, BaseEstimator):
     constraints : list of constraints, optional
         What every row meets, in fit and generated: `Unique`, `Inequality`, `Formula`, `FixedCombinations`.
         The model learns a table rewritten so that they hold by construction.
+    copies : {"allow", "forbid"}
+        Whether a generated row may equal a row of the fit in every column. "forbid" draws such rows again,
+        and keeps a digest of each row of the fit, in the file too.
     random_state : int, Generator, RandomState or None
         Equal seeds give equal models, unless the model has a seed of its own.
 
@@ -87,11 +91,13 @@ class Synthesizer(Face, BaseEstimator):
         *,
         refine: int = 3,
         constraints: Sequence[Constraint] | None = None,
+        copies: Literal["allow", "forbid"] = "allow",
         random_state: noise.RandomState = None,
     ) -> None:
         self.model = model
         self.refine = refine
         self.constraints = constraints
+        self.copies = copies
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
@@ -113,6 +119,8 @@ class Synthesizer(Face, BaseEstimator):
             If a parameter is out of its range.
         """
         Range(0, MOST_CRITICS, whole=True).check("refine", self.refine)
+        if self.copies not in ("allow", "forbid"):
+            raise ValueError(f'copies must be "allow" or "forbid", got {self.copies!r}.')
         seed = noise.seed_from(self.random_state)
         if not isinstance(self.model, Estimator | None):
             raise ValueError(
@@ -129,6 +137,7 @@ class Synthesizer(Face, BaseEstimator):
         model.fit(X)
         model._check("generate")
         real = model.schema_.encode(X)
+        self.fitted_ = np.unique(digests(real)) if self.copies == "forbid" else None
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
         self.model_, self.rewriting_ = model, rewriting
         self.schema_ = rewriting.schema if rewriting else model.schema_
@@ -164,6 +173,15 @@ class Synthesizer(Face, BaseEstimator):
 
     def _drawn(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool = True) -> Table:
         """Complete rows of the model's table."""
+        if impute or self.fitted_ is None:
+            return self._made(rows, known, seed, impute, refined)
+
+        def draw(some: Table, cells: Known, own: int) -> Table:
+            return self._made(some, cells, own, False, refined)
+
+        return without_copies(draw, rows, known, seed, self.fitted_, self.model_.schema_)
+
+    def _made(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool) -> Table:
         if impute or not refined:
             return self.model_._complete(rows, known, seed, impute)
         return self._refined(rows, known, seed)
@@ -218,6 +236,8 @@ class Synthesizer(Face, BaseEstimator):
         arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
         if self.rewriting_ is not None:
             manifest["rewriting"] = self.rewriting_.to_dict()
+        if self.fitted_ is not None:
+            arrays[_FITTED + "digests"] = self.fitted_
         card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
@@ -228,12 +248,16 @@ class Synthesizer(Face, BaseEstimator):
         family = FAMILIES.get(str(inner["family"]))
         require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
         assert family is not None
-        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, ""]
+        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, _FITTED, ""]
         parts: dict[str, dict[str, NDArray[Any]]] = {prefix: {} for prefix in prefixes}
         for name, array in arrays.items():
             prefix = next(p for p in parts if name.startswith(p))
             parts[prefix][name.removeprefix(prefix)] = array
-        self = cls(refine=n_critics)
+        fitted = parts[_FITTED].pop("digests", None)
+        sound = fitted is None or (fitted.dtype == np.int64 and fitted.ndim == 1)
+        require(sound and not parts[_FITTED], "its digests are none")
+        self = cls(refine=n_critics, copies="allow" if fitted is None else "forbid")
+        self.fitted_ = fitted
         self.model_ = family._restore(inner, parts[""], device)
         self.model_._check("generate")
         self.model = clone(self.model_)

@@ -115,6 +115,7 @@ PLACES = {
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
+    "copies": Place({"errors", "replacing", "schema"}, NUMPY),
     "formulas": Place({"errors"}, NUMPY),
     "sheet": Place({"schema", *COLUMNS}, FRAMES),
     "constraints": Place({"errors", "formulas", "schema", "sheet", "vetting", *COLUMNS}, FRAMES),
@@ -123,7 +124,8 @@ PLACES = {
         {"errors", "frames", "schema", "sheet", "constraints", "steps", "vetting", *COLUMNS}, FRAMES
     ),
     "synthesizer": Place(
-        DATA | MODELS | FITTING | {"estimator", "families", "critic", "constraints", "rewriting"}, TRAIN
+        DATA | MODELS | FITTING | {"estimator", "families", "critic", "constraints", "rewriting", "copies"},
+        TRAIN,
     ),
     "boosting": Place({"schema"}, TRAIN),
     "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
@@ -133,7 +135,9 @@ PLACES = {
         TRAIN,
     ),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),
-    "evaluation": Place(DATA, TRAIN),
+    "evaluation": Place(
+        DATA | {"_version", "archive", "copies", "critic", "explanation", "parameters", "streaming"}, TRAIN
+    ),
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
     "plotting": Place({"errors", "explanation"}, FRAMES),

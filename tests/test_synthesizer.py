@@ -209,3 +209,49 @@ def test_it_is_cloned_as_scikit_learn_does(synthesizer):
     assert again.refine == synthesizer.refine
     words = "".join(repr(again).split())
     assert words == "Synthesizer(model=Mixture(max_steps=40,n_components=12,random_state=0),random_state=0)"
+
+
+# ---- copies ----
+
+
+def few_values(n):
+    """So few that most rows drawn are those of any table of their kind."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(6, size=n)
+    return pd.DataFrame(
+        {
+            "a": a,
+            "b": np.array(list("uvwxyz"))[(a + rng.integers(3, size=n)) % 6],
+            "c": rng.integers(30, size=n) / 2,
+        }
+    )
+
+
+def copies_in(made, frame):
+    return made.merge(frame.drop_duplicates(), how="inner")
+
+
+def test_copies_are_forbidden_after_a_file_too_and_what_is_given_stays(tmp_path):
+    frame = few_values(200)
+    model = la.Mixture(**TINY_MIXTURE, schema={"a": la.Categorical()})
+    free, strict = (la.Synthesizer(model, copies=c, random_state=0).fit(frame) for c in ("allow", "forbid"))
+    assert len(copies_in(free.generate(200, random_state=0), frame)) > 20
+    made = strict.generate(200, random_state=0)
+    assert len(made) == 200
+    assert copies_in(made, frame).empty
+    strict.save(tmp_path / "s.lookalike")
+    loaded = la.load(tmp_path / "s.lookalike")
+    assert loaded.copies == "forbid"
+    assert_frame_equal(loaded.generate(200, random_state=0), made)
+    given = loaded.generate(50, given={"b": "w"}, random_state=0)
+    assert (given["b"] == "w").all()
+    assert copies_in(given, frame).empty
+
+
+def test_where_nothing_but_copies_is_possible_it_says_so():
+    frame = few_values(200)
+    strict = la.Synthesizer(la.Mixture(**TINY_MIXTURE), copies="forbid", random_state=0).fit(frame)
+    with pytest.raises(la.ConditionError, match=r'copies="forbid", but row 0 came out as a copy'):
+        strict.generate(1, given=frame.iloc[0].to_dict(), random_state=0)
+    with pytest.raises(ValueError, match='copies must be "allow" or "forbid", got True'):
+        la.Synthesizer(copies=True).fit(frame)

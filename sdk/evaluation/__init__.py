@@ -1,0 +1,1 @@
+"""Reports: how good synthetic rows are, and what a detector found."""
