@@ -38,8 +38,7 @@ RESULTS = HERE / "results"
 FULL = 30_000
 MOST_TESTED = 10_000
 TABLES = ("credit", "churn", "shoppers", "mammography", "adult")
-HEAD = """`python benchmarks/augmentation.py`: average precision in % of real rows alone, differences to it.
-
+HEAD = """`python benchmarks/augmentation.py`: average precision of real rows alone in %, others less it.
 `augment` is what `la.augment` chose by cross-validation, without the rows held out; the other columns are
 its candidates. Sizes, tables and seeds that are absent have not been run.
 
