@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike import noise
+from lookalike import noise, parquet
 from lookalike.columns import Encoded, Ignored
 from lookalike.conditions import Request
 from lookalike.counterfactual import Counterfactual, Search
@@ -23,6 +26,7 @@ from lookalike.streaming import parts, streamed
 from lookalike.thresholds import Thresholded
 
 ENCODED = 65_536  # rows encoded at once
+BLOCK = 32_768  # rows generated at once, from a seed of their own
 TESTED = 6  # columns that `explain` replaces: three energies each, and one for the shares
 # By so much a counterfactual scores better than it has to: a column of float32 rounds what is put in it.
 MARGIN = 1e-5
@@ -250,12 +254,92 @@ class Face(Thresholded):
         """
         self._check("generate")
         seed = noise.seed_from(random_state)
+        return self.schema_.decode(Table.join(list(self._blocks(n, given, seed))), seed=seed)
+
+    def generate_batches(
+        self, n: int, chunk: int = ENCODED, given: Any = None, random_state: noise.RandomState = None
+    ) -> Iterator[Any]:
+        """Draw new rows a few at a time, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        n : int
+            How many in all.
+        chunk : int
+            Rows of each table; the last may have fewer.
+        given : mapping of column name to condition, or table of partial rows, optional
+            As of `generate`.
+        random_state : int, Generator, RandomState or None
+            Below each other the tables are those of `generate`, to the last bit, whatever `chunk` is.
+
+        Yields
+        ------
+        DataFrame, pyarrow.Table, ndarray or dict
+            As `generate` returns.
+
+        Raises
+        ------
+        ConditionError
+            As of `generate`, before the first table is drawn.
+        """
+        self._check("generate")
+        Range(1, math.inf, whole=True).check("chunk", chunk)
+        seed = noise.seed_from(random_state)
+        tables = zip(itertools.count(0, chunk), Table.cut(self._blocks(n, given, seed), chunk), strict=False)
+        return (self.schema_.decode(table, row_start=start, seed=seed) for start, table in tables)
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        n: int,
+        *,
+        chunk: int = ENCODED,
+        given: Any = None,
+        random_state: noise.RandomState = None,
+        progress: bool = True,
+    ) -> Path:
+        """Draw new rows into a Parquet file, whole or not at all, in memory that does not grow with them.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            Where the file goes. An older file of that name is replaced once the new one is complete.
+        n : int
+            How many rows.
+        chunk : int
+            Rows of a row group, drawn and written together.
+        given : mapping of column name to condition, or table of partial rows, optional
+            As of `generate`.
+        random_state : int, Generator, RandomState or None
+            The rows are those of `generate`.
+        progress : bool
+            Whether to show a bar.
+
+        Returns
+        -------
+        Path
+            Of the file. Its columns are of the types of `fit`: categories, times, their zones and all.
+
+        Raises
+        ------
+        ConditionError
+            As of `generate`.
+        MissingExtraError
+            Without pyarrow.
+        """
+        batches = self.generate_batches(n, chunk, given, random_state)
+        names = [column.name for column in self.schema_.columns if not isinstance(column, Ignored)]
+        return parquet.write(path, batches, names, self.schema_.example(), n, progress)
+
+    def _blocks(self, n: int | None, given: Any, seed: int) -> Iterator[Table]:
+        """Rows as `generate` draws them, encoded."""
 
         def complete(table: Table, known: Known, own: int) -> Table:
             return self._complete(self._given(table), known, own, impute=False)
 
-        drawn = Request.read(self.schema_, given, n, seed).draw(complete, seed)
-        return self.schema_.decode(drawn, seed=seed)
+        requests = Request.read(self.schema_, given, n, seed, BLOCK)
+        # Far apart, for the seeds between are those of draws that conditions ask for.
+        return (request.draw(complete, noise.child(seed, k << 32)) for k, request in enumerate(requests))
 
     def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
         """Fill in missing values by draws given the rest of the row.
