@@ -3,7 +3,7 @@
     python benchmarks/generate_parquet.py --write           # and keep it, in benchmarks/results
     python benchmarks/generate_parquet.py --rows 100000,1000000
 
-Each file has a process of its own, which loads a fitted `la.Mixture` and writes rows as `generate` draws them.
+Each file has a process of its own, which loads a fitted `la.Mixture` and writes what `generate` draws.
 Memory is what writing adds to the peak of that process, once a first block has been drawn. The table has 20
 columns: numbers (heavy-tailed, rounded, whole, with missing values), text, categories, booleans, dates with a
 time zone, durations and an identifier. A tenth as many rows stand beside: memory does not grow with them.

@@ -341,7 +341,9 @@ class Face(Thresholded):
         # Far apart, for the seeds between are those of draws that conditions ask for.
         return (request.draw(complete, noise.child(seed, k << 32)) for k, request in enumerate(requests))
 
-    def impute(self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None) -> Any:
+    def impute(
+        self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None, *, combine: bool = False
+    ) -> Any:
         """Fill in missing values by draws given the rest of the row.
 
         Parameters
@@ -349,13 +351,17 @@ class Face(Thresholded):
         X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
             Any column may have missing values, whether or not it had any in `fit`.
         n_draws : int
-            Independent completions.
+            Independent completions. That they differ tells how sure they are: the central 80 % of many hold
+            about 80 % of what was lost.
         random_state : int, Generator, RandomState or None
+        combine : bool
+            Whether to make one table of the draws: the mean of numbers, and the level that most hold. It is
+            nearest to what was lost, and less varied; 20 draws are enough.
 
         Returns
         -------
         table like X, or list of `n_draws` of them
-            A single table for ``n_draws=1``. What was known is as it was.
+            A single table for ``n_draws=1`` or `combine`. What was known is as it was.
         """
         self._check("impute")
         Range(1, math.inf, whole=True).check("n_draws", n_draws)
@@ -366,14 +372,22 @@ class Face(Thresholded):
         rows = np.flatnonzero(holes[0].any(1) | holes[1].any(1))
         known = ~holes[0][rows], ~holes[1][rows]
         seed = noise.seed_from(random_state)
-        draws = []
-        for k in range(n_draws):
+
+        def filled(new: Table) -> Any:
             drawn = Table(table.numbers.copy(), table.ids.copy())
-            if len(rows):
-                new = self._complete(given.rows(rows), known, (seed + k) % 2**64, impute=True)
-                drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
-            draws.append(fill(X, self.schema_, drawn, holes))
-        return draws[0] if n_draws == 1 else draws
+            drawn.numbers[rows], drawn.ids[rows] = new.numbers, new.ids
+            return fill(X, self.schema_, drawn, holes)
+
+        draws = (
+            self._complete(given.rows(rows), known, (seed + k) % 2**64, impute=True)
+            if len(rows)
+            else table.rows(rows)
+            for k in range(n_draws)
+        )
+        if combine:
+            return filled(_combined(list(draws)))
+        tables = [filled(new) for new in draws]
+        return tables[0] if n_draws == 1 else tables
 
     # ---- what runs the model ---------------------------------------------------------------------------
 
@@ -418,3 +432,14 @@ class Face(Thresholded):
     def _complete(self, rows: Any, known: Known, seed: int, impute: bool) -> Table:
         """Draw what is not known, row i with row i of the noise. `impute`: nothing is left missing."""
         raise NotImplementedError
+
+
+def _combined(draws: Sequence[Table]) -> Table:
+    """The mean of drawn numbers, and the level that was drawn most often: of several, the most frequent."""
+    ids = np.empty_like(draws[0].ids)
+    for j in range(ids.shape[1]):
+        drawn = np.stack([table.ids[:, j] for table in draws], axis=1)
+        size = int(drawn.max(initial=0)) + 1
+        cells = np.arange(len(drawn))[:, None] * size + drawn
+        ids[:, j] = np.bincount(cells.ravel(), minlength=len(drawn) * size).reshape(-1, size).argmax(1)
+    return Table(np.mean([table.numbers for table in draws], axis=0), ids)
