@@ -1,20 +1,20 @@
 """Holes filled in real tables: by the mean and the mode of draws, and by intervals of them. One thread.
 
-    python benchmarks/imputation.py                            # about an hour of CPU; results/imputation.csv, .md
+    python benchmarks/imputation.py             # an hour; writes benchmarks/results/imputation.csv and .md
     python benchmarks/imputation.py --models Mixture --tables housing,penguins
 
 Of each table at most 5,000 rows are fitted as they are and at most 1,000 others lose a fifth of their cells,
-completely at random. Ours draw these twenty times; their guess (`impute(..., combine=True)`) is the mean of the
-draws of a number and the level that most of them hold. Peers: scikit-learn's IterativeImputer on standardised
-numbers and the numbers of levels, rounded, and KNNImputer on standardised numbers and one column a level, of
-which the largest is taken.
+completely at random. Ours draw these twenty times; their guess, as `impute(..., combine=True)` has it, is the
+mean of the draws of a number and the level that most of them hold. Peers: scikit-learn's IterativeImputer on
+standardised numbers and the numbers of levels, rounded, and KNNImputer on standardised numbers and one column
+a level, of which the largest is taken.
 
 nrmse: the root of the mean squared error of numbers, in standard deviations of the rows fitted, over all lost
 numbers of the table; 1 is the error of the mean. accuracy: the share of lost levels that the guess hits.
 coverage: the share of lost numbers inside the central 80 % of their draws. If a draw is as good as the truth,
 the truth's rank among the twenty draws and itself is uniform, ties split evenly; a number counts by the share
-of its rank that lies between 10 and 90 %. (The plain quantiles of twenty draws would hold 72 % of such truths,
-and atoms, such as zeros, all of theirs.)
+of its rank that lies between 10 and 90 %. (Plain quantiles of twenty draws would hold 72 % of such truths,
+and of atoms, such as zeros, all.)
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def ours(name: str, fitted: pd.DataFrame, holey: pd.DataFrame) -> tuple[pd.DataF
     )  # fmt: skip
     model.fit(fitted)
     draws = model.impute(holey, n_draws=DRAWS, random_state=0)
-    return model.impute(holey, n_draws=DRAWS, combine=True, random_state=0), draws
+    guess = holey.copy()
+    for column in guess:
+        drawn = pd.concat([draw[column] for draw in draws], axis=1)
+        guess[column] = drawn.mean(axis=1) if fitted[column].dtype == float else drawn.mode(axis=1)[0]
+    return guess, draws
 
 
 def peer(name: str, fitted: pd.DataFrame, holey: pd.DataFrame) -> tuple[pd.DataFrame, None]:

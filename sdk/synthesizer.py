@@ -128,22 +128,22 @@ class Synthesizer(Face, BaseEstimator):
         return type(self).__name__
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        if impute or self.pool == 1:
+        if self.pool == 1:
             return self.model_._complete(rows, known, seed, impute)
         done = []
         for start in range(0, len(rows), BLOCK):
             part = np.arange(start, min(start + BLOCK, len(rows)))
             # Each block a seed of its own: 2**40 is more blocks than anyone has rows.
             own = (seed + (start // BLOCK << 40)) % 2**64
-            done.append(self._refined(rows.rows(part), (known[0][part], known[1][part]), own))
+            done.append(self._refined(rows.rows(part), (known[0][part], known[1][part]), own, impute))
         return Table.join(done) if done else rows
 
-    def _refined(self, rows: Table, known: Known, seed: int) -> Table:
+    def _refined(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         """Draw a pool for these rows, and choose from it."""
         n = len(rows)
         every = np.tile(np.arange(n), self.pool)
         cells = known[0][every], known[1][every]
-        pool = self.model_._complete(rows.rows(every), cells, seed, False)
+        pool = self.model_._complete(rows.rows(every), cells, seed, impute)
         pool = legal(pool, (~cells[0], ~cells[1]), self.schema_)
         weight = np.exp(self.critic_.log_odds(features(pool)).clip(*CLIP))
         chance = noise.uniforms(seed, 0, max(len(pool) + 1, n), 1)[:, 0]
