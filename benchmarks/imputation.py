@@ -4,8 +4,9 @@
     python benchmarks/imputation.py --models Mixture --tables housing,penguins
 
 Of each table at most 5,000 rows are fitted as they are and at most 1,000 others lose a fifth of their cells,
-completely at random. Ours draw these twenty times; their guess, as `impute(..., combine=True)` has it, is the
-mean of the draws of a number and the level that most of them hold. Peers: scikit-learn's IterativeImputer on
+completely at random. Ours draw these twenty times; their guess is the mean of the draws of a number and the
+level that most of them hold, as of `impute(..., combine=True)`, which also rounds where a column is whole;
+nobody's guess is rounded here. Peers: scikit-learn's IterativeImputer on
 standardised numbers and the numbers of levels, rounded, and KNNImputer on standardised numbers and one column
 a level, of which the largest is taken.
 
