@@ -24,6 +24,7 @@ from lookalike.errors import ConditionError, SchemaError
 from lookalike.parameters import Range
 from lookalike.replacing import Cells, put
 from lookalike.schema import Schema, Table, given_shape, given_values
+from lookalike.streaming import rows_of
 from lookalike.values import Array, Values
 
 ROUNDS = 8  # draws of whole rows before a column is drawn by itself
@@ -113,12 +114,13 @@ class Balanced:
         if self.levels is not None:
             object.__setattr__(self, "levels", _listed(self.levels, "Balanced"))
 
-    def deal(self, column: Encoded, n: int, seed: int) -> Array:
-        """A cell for each of n rows: all of them in random order, and again."""
+    def deal(self, column: Encoded, start: int, n: int, seed: int) -> Array:
+        """A cell for each of n rows from row `start`: all of them in random order, and again."""
         named = self.levels
         cells = column.common() if named is None else np.unique(column.condition(_some(column, named)))
-        rounds = noise.uniforms(seed, 0, -(-n // len(cells)), len(cells))
-        return cells[np.argsort(rounds, axis=1, kind="stable").ravel()[:n]]
+        first, skipped = divmod(start, len(cells))
+        rounds = noise.uniforms(seed, first, -(-(skipped + n) // len(cells)), len(cells))
+        return cells[np.argsort(rounds, axis=1, kind="stable").ravel()[skipped : skipped + n]]
 
 
 def _listed(values: Iterable[Any], what: str) -> tuple[Any, ...]:
@@ -183,24 +185,42 @@ class Request:
     wanted: tuple[Wanted, ...]
 
     @classmethod
-    def read(cls, schema: Schema, given: Any, n: int | None, seed: int) -> Request:
-        """Read what `generate` was given, or raise ConditionError."""
+    def read(cls, schema: Schema, given: Any, n: int | None, seed: int, size: int) -> Iterator[Request]:
+        """Read what `generate` was given, at most `size` rows at a time, or raise ConditionError at once."""
         if n is not None:
             Range(0, math.inf, whole=True).check("n", n)
         if given is None or isinstance(given, Mapping):
-            return cls._of_columns(schema, dict(given or {}), n, seed)
-        table, known = partial(schema, given)
-        if n not in (None, len(table)):
-            raise ConditionError(
-                f"given holds {len(table)} rows, and n is {n}. Leave n out: each row of a table makes one."
-            )
-        return cls(table, known, _nowhere(schema), ())
+            asked = dict(given or {})
+            shapes = (given_shape(v) for v in asked.values() if not isinstance(v, Condition | Balanced))
+            total = n if n is not None else next((shape[0] for shape in shapes if shape), 1)
+
+            def read(start: int) -> Request:
+                return cls._of_columns(schema, asked, total, seed, start, min(start + size, total))
+        else:
+            table, known = partial(schema, given)
+            total = len(table)
+            if n not in (None, total):
+                raise ConditionError(
+                    f"given holds {total} rows, and n is {n}. Leave n out: each row of a table makes one."
+                )
+
+            def read(start: int) -> Request:
+                part = slice(start, start + size)
+                return cls(table.rows(part), (known[0][part], known[1][part]), _nowhere(schema), ())
+
+        return itertools.chain([read(0)], map(read, range(size, total, size)))
 
     @classmethod
-    def _of_columns(cls, schema: Schema, given: dict[Any, Any], n: int | None, seed: int) -> Request:
-        exact = {k: v for k, v in given.items() if not isinstance(v, Condition | Balanced)}
-        if n is None:
-            n = next((shape[0] for shape in map(given_shape, exact.values()) if shape), 1)
+    def _of_columns(
+        cls, schema: Schema, given: dict[Any, Any], total: int, seed: int, start: int, stop: int
+    ) -> Request:
+        """Read what rows `start` to `stop` of a total were given."""
+        n = stop - start
+        exact = {
+            name: rows_of(value, start, stop) if given_shape(value, name, total) else value
+            for name, value in given.items()
+            if not isinstance(value, Condition | Balanced)
+        }
         table = schema.condition(exact, n)
         known, shared, wanted = _nowhere(schema), _nowhere(schema), []
         for k, (name, value) in enumerate(given.items()):
@@ -210,7 +230,7 @@ class Request:
                 continue
             known[part][position] = True
             if isinstance(value, Balanced):
-                _parts(table)[part][:, position] = value.deal(column, n, noise.child(seed, -1 - k))
+                _parts(table)[part][:, position] = value.deal(column, start, n, noise.child(seed, -1 - k))
             else:
                 shared[part][position] = not given_shape(value)
         return cls(table, _everywhere(known, n), shared, tuple(wanted))

@@ -25,7 +25,7 @@ unless they are declared `Ignored`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -111,6 +111,20 @@ class Table:
     def join(cls, tables: Sequence[Table]) -> Table:
         """Put tables one below the other."""
         return cls(np.concatenate([t.numbers for t in tables]), np.concatenate([t.ids for t in tables]))
+
+    @classmethod
+    def cut(cls, tables: Iterable[Table], size: int) -> Iterator[Table]:
+        """Cut tables that lie one below the other into some of `size` rows; the last may have fewer."""
+        held: list[Table] = []
+        for table in tables:
+            held.append(table)
+            n = sum(map(len, held))
+            if n >= size:
+                whole, over = cls.join(held), n % size
+                yield from (whole.rows(slice(i, i + size)) for i in range(0, n - over, size))
+                held = [whole.rows(slice(n - over, n))]
+        if held and (rest := cls.join(held)):
+            yield rest
 
 
 @dataclass(frozen=True, repr=False)
@@ -334,6 +348,14 @@ class Schema:
                 columns.append(writer.column(values))
         return writer.frame(names, columns, len(table))
 
+    def example(self) -> Any:
+        """Return a table that shows all a column may hold: every level, the least and the greatest number."""
+        sizes = np.array([len(column.levels) for column in self.category_columns], dtype=np.int64)
+        row = np.arange(max(2, sizes.max(initial=0)))[:, None]
+        ends = np.where(row % 2, np.inf, -np.inf)
+        numbers = np.broadcast_to(ends, (len(row), len(self.number_columns)))
+        return self.decode(Table(numbers, np.minimum(row, np.maximum(sizes - 1, 0))))
+
     def condition(self, given: Mapping[Any, object], n: int) -> Table:
         """Encode what rows to be generated should hold.
 
@@ -450,11 +472,7 @@ def _check_wish(frame: Frame, name: object, wish: object) -> None:
 
 
 def _encode_condition(column: Encoded, wanted: Any, n: int) -> Array:
-    shape = given_shape(wanted)
-    if shape not in ((), (n,)):
-        raise ConditionError(
-            f"{column.name!r} is given values of shape {shape} for {n} rows. Give one value, or one a row."
-        )
+    shape = given_shape(wanted, column.name, n)
     one = wanted[()] if isinstance(wanted, np.ndarray) else wanted
     return column.condition(given_values(column.name, wanted if shape else [one]))
 
@@ -472,11 +490,16 @@ def given_values(name: Name, wanted: Any) -> Values:
         raise ConditionError(f"in given, {error}") from error
 
 
-def given_shape(wanted: Any) -> tuple[int, ...]:
-    """The shape of what a column is given: of one value, or of one a row."""
+def given_shape(wanted: Any, name: Name = "", n: int | None = None) -> tuple[int, ...]:
+    """The shape of what a column is given: of one value, or of one a row; n rows, if n is not None."""
     if isinstance(wanted, (str, bytes, Mapping, set)):
         return ()
-    return (len(wanted),) if isinstance(wanted, (list, tuple)) else np.shape(wanted)
+    shape = (len(wanted),) if isinstance(wanted, (list, tuple)) else np.shape(wanted)
+    if n is not None and shape not in ((), (n,)):
+        raise ConditionError(
+            f"{name!r} is given values of shape {shape} for {n} rows. Give one value, or one a row."
+        )
+    return shape
 
 
 # ---- numeric matrices, all columns at once -----------------------------------------------------------------

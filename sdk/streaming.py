@@ -42,7 +42,7 @@ def rows_of(data: Any, start: int, stop: int) -> Any:
         return {name: column[start:stop] if has_rows(column) else column for name, column in data.items()}
     if hasattr(data, "slice") and hasattr(data, "to_pylist"):  # of Arrow, where narwhals knows no batches
         return data.slice(start, stop - start)
-    return nw.from_native(data, eager_only=True)[start:stop].to_native()
+    return nw.from_native(data, eager_only=True, allow_series=True)[start:stop].to_native()
 
 
 def parts(data: Any, size: int) -> Iterator[Any]:

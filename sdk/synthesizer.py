@@ -149,7 +149,7 @@ class Synthesizer(Face, BaseEstimator):
             if len(self.critics_) >= FEWEST_CRITICS and self.critics_[-1].gain < LITTLE:
                 break
             own = noise.child(seed, len(self.critics_))
-            drawn = self._refined(nothing, known, own)
+            drawn = self._refined(nothing, known, own, self.critics_)
             folds = [noise.folds(own, len(table), FOLDS) for table in (real, drawn)]
             self.critics_.append(Critic.fit(features(real), features(drawn), (folds[0], folds[1]), own))
         self.n_features_in_ = len(self.schema_.names)
@@ -173,32 +173,30 @@ class Synthesizer(Face, BaseEstimator):
 
     def _drawn(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool = True) -> Table:
         """Complete rows of the model's table."""
-        if impute or self.fitted_ is None:
-            return self._made(rows, known, seed, impute, refined)
+        critics = self.critics_ if refined else []
 
         def draw(some: Table, cells: Known, own: int) -> Table:
-            return self._made(some, cells, own, False, refined)
+            return self._refined(some, cells, own, critics, impute)
 
+        if impute or self.fitted_ is None:
+            return draw(rows, known, seed)
         return without_copies(draw, rows, known, seed, self.fitted_, self.model_.schema_)
 
-    def _made(self, rows: Table, known: Known, seed: int, impute: bool, refined: bool) -> Table:
-        if impute or not refined:
-            return self.model_._complete(rows, known, seed, impute)
-        return self._refined(rows, known, seed)
-
-    def _refined(self, rows: Table, known: Known, seed: int) -> Table:
+    def _refined(
+        self, rows: Table, known: Known, seed: int, critics: Sequence[Critic], impute: bool = False
+    ) -> Table:
         """Draw more rows than these, of which each critic keeps half; a block at a time."""
         done = []
         for start in range(0, len(rows), BLOCK):
             part = np.arange(start, min(start + BLOCK, len(rows)))
             # Each block a seed of its own: 2**40 is more blocks than anyone has rows.
             own = (seed + (start // BLOCK << 40)) % 2**64
-            every = np.tile(part, 2 ** len(self.critics_))
+            every = np.tile(part, 2 ** len(critics))
             cells = known[0][every], known[1][every]
-            drawn = self.model_._complete(rows.rows(every), cells, own, False)
+            drawn = self.model_._complete(rows.rows(every), cells, own, impute)
             drawn = legal(drawn, (~cells[0], ~cells[1]), self.model_.schema_)
             free = not cells[0].any() and not cells[1].any()
-            for k, critic in enumerate(self.critics_):
+            for k, critic in enumerate(critics):
                 drawn = drawn.rows(self._half(critic, drawn, free, noise.child(own, k)))
             done.append(drawn)
         return Table.join(done) if done else rows

@@ -38,6 +38,7 @@ FITTING = {
     "filling",
     *WHY,
     "conditions",
+    "parquet",
     "face",
     "vetting",
     "training",
@@ -76,7 +77,10 @@ PLACES = {
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
-    "conditions": Place({"errors", "noise", "parameters", "replacing", "schema", *COLUMNS}, NUMPY),
+    "conditions": Place(
+        {"errors", "noise", "parameters", "replacing", "schema", "streaming", *COLUMNS}, FRAMES
+    ),
+    "parquet": Place({"errors", "values", "archive"}, FRAMES),
     "parameters": Place({"errors"}, set()),
     "thresholds": Place({"errors", "calibration", "parameters", "streaming"}, FRAMES),
     "online": Place({"errors", "calibration", "parameters"}, NUMPY),
@@ -89,7 +93,10 @@ PLACES = {
         TRAIN,
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
-    "face": Place(DATA | WHY | {"streaming", "filling", "parameters", "thresholds", "conditions"}, FRAMES),
+    "face": Place(
+        DATA | WHY | {"streaming", "filling", "parameters", "thresholds", "conditions", "archive", "parquet"},
+        FRAMES,
+    ),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
     "exported": Place(DATA | EXPORTED | {"vetting"}, FRAMES),
     "runtime": Place(
@@ -97,7 +104,7 @@ PLACES = {
         | EXPORTED
         | WHY
         | {"archive", "streaming", "filling", "parameters", "thresholds", "vetting", "face", "session"}
-        | {"exported", "conditions"},
+        | {"exported", "conditions", "parquet"},
         FRAMES,
     ),
     # Models, without tables

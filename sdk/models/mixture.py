@@ -19,7 +19,9 @@ from lookalike.layout import Layout, Rows, add_up, pick
 from lookalike.memory import Memory
 from lookalike.models.family import Family
 
-N_BINS = 48  # of a number, about; no value is cut by their borders
+# Times the cube root of the number of classes: bins of a number, about; no value is cut by their borders. Of n
+# rows a histogram has n^(1/3) bins, but for a factor (Scott, Biometrika 66(3), 1979); a class is 30 rows.
+BINS = 4.7
 PIECES = 8  # of a bin, in each of which normal scores are spread evenly
 FORGETTING = 0.6  # step t weighs (t + 2)^-0.6: Cappe and Moulines ask for an exponent in (1/2, 1]
 OWN = 0.25  # share that one row has in the class that starts from it
@@ -71,7 +73,7 @@ class Mixture(Family):
     def _cut(self, layout: Layout) -> None:
         """Make bins of the numbers, and a layout of bins and levels."""
         d = layout.n_numbers
-        edges, n_bins = bins(layout.borders, N_BINS)
+        edges, n_bins = bins(layout.borders, round(BINS * self.n_components ** (1 / 3)))
         share = edges[:, :-1, None] + torch.arange(PIECES + 1) / PIECES * edges.diff(dim=1)[..., None]
         inner = torch.special.ndtri(edges[:, 1:-1])
         beyond = torch.arange(inner.shape[1]) >= n_bins[:, None] - 1
