@@ -19,8 +19,8 @@ from lookalike.layout import Layout, Rows, add_up, pick
 from lookalike.memory import Memory
 from lookalike.models.family import Family
 
-# Times the cube root of the number of classes: bins of a number, about; no value is cut by their borders. Of n
-# rows a histogram has n^(1/3) bins, but for a factor (Scott, Biometrika 66(3), 1979); a class is 30 rows.
+# Times the cube root of the number of classes: bins of a number, about; no value is cut by their borders. Of
+# n rows a histogram has n^(1/3) bins, but for a factor (Scott, Biometrika 66(3), 1979); a class is 30 rows.
 BINS = 4.7
 PIECES = 8  # of a bin, in each of which normal scores are spread evenly
 FORGETTING = 0.6  # step t weighs (t + 2)^-0.6: Cappe and Moulines ask for an exponent in (1/2, 1]
