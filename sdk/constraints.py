@@ -149,9 +149,6 @@ class Unique(Constraint):
         first[np.unique(codes([sheet[name] for name in self.columns]), return_index=True)[1]] = True
         return first | np.any([sheet.missing(name) for name in self.columns], axis=0)
 
-    def allows(self, sheet: Sheet, given: Set[Name]) -> Mask:
-        return np.ones(sheet.n_rows, bool)
-
     def why(self, sheet: Sheet, row: int) -> str:
         code = codes([sheet[name] for name in self.columns])
         return f", as in row {int((code == code[row]).argmax())}"
