@@ -116,8 +116,9 @@ class Constraint:
 class Unique(Constraint):
     """No two rows hold the same values in some columns.
 
-    As in SQL, a missing value equals no other. Generated rows that repeat one are drawn again; `impute` does
-    not look at it, for rows without holes are not known to it.
+    As in SQL, a missing value equals no other. Generated rows that repeat one of the same call are drawn
+    again, so that `generate_batches` takes memory for all its rows. `impute` does not look at it,
+    for rows without holes are not known to it.
 
     Parameters
     ----------
