@@ -235,6 +235,11 @@ class Request:
                 shared[part][position] = not given_shape(value)
         return cls(table, _everywhere(known, n), shared, tuple(wanted))
 
+    def rows(self, index: NDArray[Any]) -> Request:
+        """The request for some of the rows."""
+        known = self.known[0][index], self.known[1][index]
+        return replace(self, table=self.table.rows(index), known=known)
+
     def draw(self, complete: Complete, seed: int) -> Table:
         """Draw rows that hold what is asked for, each of them.
 

@@ -116,8 +116,9 @@ class Constraint:
 class Unique(Constraint):
     """No two rows hold the same values in some columns.
 
-    As in SQL, a missing value equals no other. Generated rows that repeat one are drawn again; `impute` does
-    not look at it, for rows without holes are not known to it.
+    As in SQL, a missing value equals no other. Generated rows that repeat one of the same call are drawn
+    again, so that `generate_batches` takes memory for all its rows. `impute` does not look at it,
+    for rows without holes are not known to it.
 
     Parameters
     ----------
@@ -148,9 +149,6 @@ class Unique(Constraint):
         first = np.zeros(sheet.n_rows, bool)
         first[np.unique(codes([sheet[name] for name in self.columns]), return_index=True)[1]] = True
         return first | np.any([sheet.missing(name) for name in self.columns], axis=0)
-
-    def allows(self, sheet: Sheet, given: Set[Name]) -> Mask:
-        return np.ones(sheet.n_rows, bool)
 
     def why(self, sheet: Sheet, row: int) -> str:
         code = codes([sheet[name] for name in self.columns])

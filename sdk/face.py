@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -333,13 +333,9 @@ class Face(Thresholded):
 
     def _blocks(self, n: int | None, given: Any, seed: int) -> Iterator[Table]:
         """Rows as `generate` draws them, encoded."""
-
-        def complete(table: Table, known: Known, own: int) -> Table:
-            return self._complete(self._given(table), known, own, impute=False)
-
-        requests = Request.read(self.schema_, given, n, seed, BLOCK)
+        draw, requests = self._drawing(), Request.read(self.schema_, given, n, seed, BLOCK)
         # Far apart, for the seeds between are those of draws that conditions ask for.
-        return (request.draw(complete, noise.child(seed, k << 32)) for k, request in enumerate(requests))
+        return (draw(request, noise.child(seed, k << 32)) for k, request in enumerate(requests))
 
     def impute(
         self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None, *, combine: bool = False
@@ -407,6 +403,14 @@ class Face(Thresholded):
     def _given(self, table: Table) -> Any:
         """Turn a table of conditions into what `_complete` takes."""
         return table
+
+    def _drawing(self) -> Callable[[Request, int], Table]:
+        """What draws the blocks of one call of `generate`, one after the other, each from a seed."""
+
+        def complete(table: Table, known: Known, own: int) -> Table:
+            return self._complete(self._given(table), known, own, impute=False)
+
+        return lambda request, seed: request.draw(complete, seed)
 
     def _imputer(self, imputer: Face | None) -> Face:
         """What draws for `counterfactual`."""

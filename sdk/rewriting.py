@@ -24,10 +24,10 @@ from lookalike.columns import Column
 from lookalike.constraints import KINDS, Constraint, FixedCombinations, Formula, Inequality, Unique, of_type
 from lookalike.errors import ConditionError, LookalikeWarning, SchemaError
 from lookalike.frames import open_frame
-from lookalike.levelled import Categorical, Levelled
+from lookalike.levelled import Categorical
 from lookalike.measured import Datetime, Duration, Measured, Number
 from lookalike.schema import Schema, Table
-from lookalike.sheet import Floats, Mask, Sheet, codes
+from lookalike.sheet import Floats, Mask, Sheet, alike
 from lookalike.steps import Bounded, Combined, Computed, Kept, Step
 from lookalike.values import Array, Name
 from lookalike.vetting import all_of, require, vetted_schema
@@ -221,10 +221,10 @@ class Rewriting:
         return table, away
 
     def holds(self, table: Table, impute: bool = False) -> Mask:
-        """Which rows meet all constraints; of rows that repeat each other the first does."""
+        """Which rows meet all constraints but `Unique`, which no row meets alone."""
         sheet = Sheet.of(self.schema, table)
         fine = np.ones(len(table), bool)
-        for constraint in self._always if impute else self.constraints:
+        for constraint in self._always:
             fine &= constraint.holds(sheet)
         for name in (name for c in self.combined for name in c.columns) if impute else ():
             fine &= ~sheet.missing(name)
@@ -233,7 +233,7 @@ class Rewriting:
     # ---- drawing -----------------------------------------------------------------------------------------
 
     def complete(self, draw: Draw, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        """Draw what is not known so that the constraints hold, again where they do not.
+        """Draw what is not known so that the constraints hold, but `Unique`; again where they do not.
 
         Returns
         -------
@@ -250,9 +250,7 @@ class Rewriting:
         done = np.zeros(len(rows), bool)
         untold = self.rewrite(rows, known)[2]
         # Where the same is known of all rows, a draw for one may be taken for another.
-        alike = all(
-            len(np.unique(codes([*part.T]))) < 2 for part in (rows.numbers, rows.ids, *known) if part.size
-        )
+        any_will_do = alike(rows, known)
         blocks = [np.flatnonzero(~untold)]
         if untold.any():
             blocks += np.array_split(np.flatnonzero(untold), -(-untold.sum() // AT_ONCE))
@@ -270,9 +268,8 @@ class Rewriting:
                 inner, told, _ = self.rewrite(given, cells)
                 own = (seed + ((k * ROUNDS + round_) << 52)) % 2**64
                 new, away = self.undo(draw(inner, told, own, impute, first), given, cells)
-                fine = self.holds(Table.join([found.rows(done), new]), impute)[done.sum() :]
-                away[~fine] = np.inf
-                if alike:
+                away[~self.holds(new, impute)] = np.inf
+                if any_will_do:
                     best = np.argsort(away, kind="stable")[: len(left)]
                 else:
                     best = away.reshape(n, len(left)).argmin(0) * len(left) + np.arange(len(left))
@@ -295,10 +292,10 @@ class Rewriting:
         return found
 
     def _possible(self, rows: Table, known: Known) -> None:
-        """Refuse what no row can meet, or not so many."""
+        """Refuse what no row can meet."""
         sheet, known_of = Sheet.of(self.schema, rows), Sheet(self.schema, *known)
         given = {name for name in sheet.columns if len(rows) and known_of[name].all()}
-        for constraint in self.constraints:
+        for constraint in self._always:
             broken = ~constraint.allows(sheet, given)
             if broken.any():
                 row = int(broken.argmax())
@@ -313,34 +310,6 @@ class Rewriting:
                 raise ConditionError(
                     f"{name!r} is computed by {formula}: give {', '.join(map(repr, inputs))} in its place."
                 )
-        for unique in of_type(self.constraints, Unique):
-            most = self._most(unique, sheet, given)
-            if len(rows) > most:
-                raise ConditionError(
-                    f"{unique} allows {most:,.0f} rows at most with what is given, but {len(rows):,} are "
-                    "asked for."
-                )
-
-    def _most(self, unique: Unique, sheet: Sheet, given: set[Name]) -> float:
-        """How many rows can differ in some columns; infinite where nothing limits them."""
-        most: float = 1
-        for name in unique.columns:
-            column = sheet.columns.get(name)
-            if column is None or column.may_be_missing:
-                return np.inf
-            if name in given:
-                most *= len(np.unique(sheet[name]))
-            elif isinstance(column, Levelled):
-                most *= len(column.levels)
-            else:
-                most *= _n_values(column)
-        for constraint in self.combined:
-            if set(unique.columns) <= set(constraint.columns):
-                fits = np.ones(len(constraint.seen[unique.columns[0]]), bool)
-                for name in given & set(constraint.columns):
-                    fits &= np.isin(constraint.seen[name], sheet[name])
-                most = min(most, len(set(codes([constraint.seen[name][fits] for name in unique.columns]))))
-        return most
 
     # ---- files -------------------------------------------------------------------------------------------
 
@@ -390,11 +359,3 @@ def _sorted(needs: Mapping[Name, set[Name]], otherwise: str) -> list[Name]:
 def _reaches(needs: Mapping[Name, set[Name]], name: Name, goal: Name) -> bool:
     """Whether a column needs another, directly or not."""
     return name == goal or any(_reaches(needs, other, goal) for other in needs.get(name, ()))
-
-
-def _n_values(column: Any) -> float:
-    """How many values a column of numbers can hold."""
-    if isinstance(column, Number) and column.decimals is None:
-        return np.inf
-    fineness = 10 ** (column.decimals or 0) if isinstance(column, Number) else 1
-    return float(round((column.high - column.low) / column.step * fineness) + 1)

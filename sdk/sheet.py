@@ -93,6 +93,13 @@ def codes(columns: Sequence[Array]) -> NDArray[np.int64]:
     return code
 
 
+def alike(table: Table, known: tuple[Mask, Mask]) -> bool:
+    """Whether all rows are the same, and the same is known of them."""
+    return all(
+        len(np.unique(codes([*part.T]))) < 2 for part in (table.numbers, table.ids, *known) if part.size
+    )
+
+
 # ---- columns on one scale ----
 
 

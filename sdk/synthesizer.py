@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
+from lookalike.conditions import Request
 from lookalike.constraints import Constraint
 from lookalike.copies import digests, without_copies
 from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
@@ -20,6 +21,7 @@ from lookalike.estimator import Estimator
 from lookalike.face import Face, Known
 from lookalike.families import FAMILIES, Mixture
 from lookalike.parameters import Range
+from lookalike.rejection import Rejection
 from lookalike.replacing import legal
 from lookalike.rewriting import Rewriting
 from lookalike.schema import Schema, Table
@@ -165,6 +167,12 @@ class Synthesizer(Face, BaseEstimator):
     @property
     def _owner(self) -> str:
         return type(self).__name__
+
+    def _drawing(self) -> Callable[[Request, int], Table]:
+        draw = super()._drawing()
+        if self.rewriting_ is None:
+            return draw
+        return Rejection(self.rewriting_.constraints, self.schema_, draw).draw
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         if self.rewriting_ is None:

@@ -230,6 +230,95 @@ def test_more_rows_than_can_differ_are_refused_and_as_many_are_made():
     assert len(pairs.generate(0)) == 0
 
 
+@st.composite
+def asked_of(draw, frame):
+    """Conditions that a row of the table meets, so that rows can be had: a few of all kinds."""
+    row = frame.dropna().iloc[draw(st.integers(0, len(frame.dropna()) - 1))]
+
+    def around(name):
+        values = np.sort(frame[name].dropna().to_numpy())
+        at = np.searchsorted(values, row[name] if name not in ("start", "end") else row[name].to_datetime64())
+        low, high = values[max(at - len(values) // 5, 0)], values[min(at + len(values) // 5, len(values) - 1)]
+        return st.sampled_from([la.Between(low, high), la.Between(None, high), la.Between(low, None)])
+
+    kinds = {name: around(name) for name in ("start", "end", "price", "total", "paid", "desk")}
+    kinds["end"] |= st.sampled_from([la.Present(), la.OneOf([None, row["end"]]), None])
+    kinds["desk"] |= st.just(la.OneOf([row["desk"], 1, 2, 3]))
+    kinds["quantity"] = st.sampled_from([la.Balanced([1, row["quantity"]]), row["quantity"]])
+    kinds["country"] = st.sampled_from([la.Balanced([row["country"]]), la.OneOf({row["country"], "SE"})])
+    kinds["city"] = st.sampled_from([la.OneOf([row["city"], "Lund", "Rome"]), row["city"]])
+    chosen = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=1, max_size=3, unique=True))
+    return {name: draw(kinds[name]) for name in chosen}
+
+
+def held(cells, asked):
+    match asked:
+        case la.Between(low, high):
+            return cells.between(cells.min() if low is None else low, cells.max() if high is None else high)
+        case la.OneOf(values):
+            return cells.isin(list(values))
+        case la.Present():
+            return cells.notna()
+        case la.Balanced(levels):
+            counts = cells.value_counts()
+            return cells.isin(levels) & (counts.max() - counts.min() <= 1)
+        case None:
+            return cells.isna()
+    return cells == asked
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_any_conditions_hold_beside_all_constraints(model, frame, data):
+    asked = data.draw(asked_of(frame))
+    made = model.generate(60, given=asked, random_state=0)
+    assert len(made) == 60
+    assert not any(broken(made).values())
+    for name, condition in asked.items():
+        assert held(made[name], condition).all(), (name, condition)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 10**6))
+def test_partial_rows_are_filled_beside_all_constraints(model, frame, seed):
+    rng = np.random.default_rng(seed)
+    rows = frame.drop(columns=["order_key", "total"]).sample(50, random_state=seed)
+    rows = rows.mask(rng.random(rows.shape) < [0.2, 0.7, 0.5, 0.5, 0.5, 0.5, 0.3, 0.7])
+    made = model.generate(given=rows, random_state=seed)
+    assert not any(broken(made).values())
+    for name in rows:
+        known = rows[name].notna().to_numpy()
+        assert (made[name].to_numpy()[known] == rows[name].to_numpy()[known]).all()
+
+
+# ---- rows that repeat ----
+
+
+def test_rows_do_not_repeat_across_rounds_and_blocks(model, monkeypatch):
+    asked = {"price": la.Between(10, 20), "desk": la.Between(1, 12)}
+    made = model.generate(300, given=asked, random_state=1)
+    assert not made.duplicated(["start", "desk"]).any()
+    assert_frame_equal(made, model.generate(300, given=asked, random_state=1))
+    monkeypatch.setattr("lookalike.face.BLOCK", 80)
+    whole = model.generate(160, given=asked, random_state=1)
+    assert not whole.duplicated(["start", "desk"]).any()
+    batches = list(model.generate_batches(160, 70, given=asked, random_state=1))
+    assert_frame_equal(pd.concat(batches, ignore_index=True), whole)
+
+
+def test_what_is_given_may_not_repeat_itself(model):
+    rows = pd.DataFrame({"start": pd.to_datetime(["2024-03-01"] * 3), "desk": [4, None, 4]})
+    with pytest.raises(
+        la.ConditionError,
+        match=r"given does not meet Unique\('start', 'desk'\): .*'desk' is 4 in row 2, as in row 0",
+    ):
+        model.generate(given=rows)
+    made = model.generate(given=rows.head(2), random_state=0)
+    assert not made.duplicated(["start", "desk"]).any()
+    with pytest.raises(la.ConditionError, match="allows 16 rows at most with what is given, but 17 are"):
+        model.generate(17, given={"start": la.OneOf(["2024-03-01", "2024-03-02"]), "desk": la.Between(1, 8)})
+
+
 # ---- imputing ----
 
 

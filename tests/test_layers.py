@@ -130,8 +130,12 @@ PLACES = {
     "rewriting": Place(
         {"errors", "frames", "schema", "sheet", "constraints", "steps", "vetting", *COLUMNS}, FRAMES
     ),
+    "rejection": Place({"errors", "noise", "conditions", "schema", "sheet", "constraints", *COLUMNS}, FRAMES),
     "synthesizer": Place(
-        DATA | MODELS | FITTING | {"estimator", "families", "critic", "constraints", "rewriting", "copies"},
+        DATA
+        | MODELS
+        | FITTING
+        | {"estimator", "families", "critic", "constraints", "rewriting", "rejection", "copies"},
         TRAIN,
     ),
     "boosting": Place({"schema"}, TRAIN),
