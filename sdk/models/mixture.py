@@ -19,9 +19,7 @@ from lookalike.layout import Layout, Rows, add_up, pick
 from lookalike.memory import Memory
 from lookalike.models.family import Family
 
-# Times the cube root of the number of classes: bins of a number, about; no value is cut by their borders. Of
-# n rows a histogram has n^(1/3) bins, but for a factor (Scott, Biometrika 66(3), 1979); a class is 30 rows.
-BINS = 4.7
+N_BINS = 48  # of a number, about; no value is cut by their borders
 PIECES = 8  # of a bin, in each of which normal scores are spread evenly
 FORGETTING = 0.6  # step t weighs (t + 2)^-0.6: Cappe and Moulines ask for an exponent in (1/2, 1]
 OWN = 0.25  # share that one row has in the class that starts from it
@@ -73,7 +71,7 @@ class Mixture(Family):
     def _cut(self, layout: Layout) -> None:
         """Make bins of the numbers, and a layout of bins and levels."""
         d = layout.n_numbers
-        edges, n_bins = bins(layout.borders, round(BINS * self.n_components ** (1 / 3)))
+        edges, n_bins = bins(layout.borders, N_BINS)
         share = edges[:, :-1, None] + torch.arange(PIECES + 1) / PIECES * edges.diff(dim=1)[..., None]
         inner = torch.special.ndtri(edges[:, 1:-1])
         beyond = torch.arange(inner.shape[1]) >= n_bins[:, None] - 1
@@ -145,11 +143,10 @@ class Mixture(Family):
         """Turn the statistics into what rows ask for."""
         with torch.no_grad():
             lent = SMOOTHING / self.n_components
-            floors = [
-                NEVER * (block.bias == 0).flatten() for block, _ in self.cells.parts(self.table_share[None])
-            ]
-            whole = self._normalised((self.table_share + torch.cat(floors))[:, None])
-            share = self._normalised(self.level_share + lent * whole)
+            blocks = [block for block, _ in self.cells.parts(self.table_share[None])]
+            valid = torch.cat([(block.bias == 0).flatten() for block in blocks]).float()
+            whole = self._normalised(((self.table_share + NEVER) * valid)[:, None])
+            share = self._normalised((self.level_share + lent * whole) * valid[:, None])
             self.share.copy_(share.T)
             self.level[:-1].copy_(share.clamp(min=TINY).log())
             self.prior.copy_(((self.class_share + lent) / (self.class_share + lent).sum()).log())
