@@ -14,6 +14,7 @@ from lookalike.estimator import Estimator
 from lookalike.layout import Layout
 from lookalike.models.detector import Detector as DetectorModel
 from lookalike.models.family import Model
+from lookalike.preprocessing import MAX_KNOTS
 from lookalike.training import Callback
 
 
@@ -92,6 +93,7 @@ class Detector(Estimator):
     """
 
     _key = "detector"
+    _most_values = MAX_KNOTS  # what only scores needs no more
     _pace = 12.0
     _fewest_steps = 800
     _most_steps = 2000

@@ -28,7 +28,7 @@ from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
-from lookalike.preprocessing import Numbers, TableCodec
+from lookalike.preprocessing import MAX_VALUES, Numbers, TableCodec
 from lookalike.schema import Schema, Table
 from lookalike.training import Callback, Schedule, seeded, train
 from lookalike.verbs import Completer, Energies, Scorer
@@ -49,6 +49,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
+    _most_values: ClassVar[int] = MAX_VALUES  # kept of a number's, where they repeat
     _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
     _fewest_steps: ClassVar[int] = 300
     _most_steps: ClassVar[int] = 4000
@@ -144,7 +145,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         calibration, watched, training = np.split(order, [part, part + watch])
         training = np.sort(training)
 
-        codec = _fit_codec(schema, table, training, self.max_levels)
+        codec = _fit_codec(schema, table, training, self.max_levels, self._most_values)
         width = self._width(n)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
@@ -432,7 +433,9 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def _fit_codec(schema: Schema, table: Table, training: NDArray[np.int64], max_levels: int) -> TableCodec:
+def _fit_codec(
+    schema: Schema, table: Table, training: NDArray[np.int64], max_levels: int, most_values: int
+) -> TableCodec:
     """Learn the numeric half from training rows alone: rows held out stay exchangeable with new ones."""
     part = table.rows(training)
     empty = np.isnan(part.numbers).all(0)
@@ -445,7 +448,7 @@ def _fit_codec(schema: Schema, table: Table, training: NDArray[np.int64], max_le
     counts = [np.bincount(ids, minlength=size + 2) for ids, size in zip(part.ids.T, sizes, strict=True)]
     d = len(schema.number_columns)
     return TableCodec(
-        Numbers.fit(numbers),
+        Numbers.fit(numbers, most_values),
         np.flatnonzero(np.isnan(part.numbers).any(0)).tolist(),
         [count[:size] for count, size in zip(counts, sizes, strict=True)],
         [int(count[size + 1]) for count, size in zip(counts, sizes, strict=True)],

@@ -22,7 +22,8 @@ from lookalike.piecewise import Even, Knotted, Searched, interpolate
 
 Floats = NDArray[np.float64]
 
-MAX_KNOTS = 512
+MAX_KNOTS = 512  # of a column whose values hardly repeat
+MAX_VALUES = 8192  # of one whose values repeat: all are kept, for nobody has seen any between them
 UNIT_CELLS = 256
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
@@ -45,15 +46,21 @@ class _Knots(NamedTuple):
     high: Floats
 
 
-def _knots(column: Floats, limit: int) -> _Knots:
-    """Tabulate the distribution of a column without missing values at up to about `limit` values."""
+def _knots(column: Floats, limit: int, most_values: int) -> _Knots:
+    """Tabulate the distribution of a column without missing values.
+
+    At all of its values where they repeat and are not more than `most_values`, else at about `limit` of them.
+    They repeat if at least half of the rows share theirs with another row; lumps say nothing of the rest.
+    """
     value, count = np.unique(column, return_counts=True)
     n = count.sum()
     top = np.cumsum(count) / n
     bottom = top - count / n
-    discrete = len(value) <= min(limit, n / 2)
-    atom = np.full(len(value), True) if discrete else count / n >= ATOM_SHARE
-    if len(value) > limit:
+    lump = count / n >= ATOM_SHARE
+    shared, rest = count[(count > 1) & ~lump].sum(), count[~lump].sum()
+    discrete = len(value) <= most_values and shared >= rest / 2
+    atom = lump | discrete
+    if len(value) > limit and not discrete:
         grid = np.searchsorted(top, np.linspace(0, 1, limit)).clip(0, len(value) - 1)
         keep = np.unique(np.concatenate([grid, np.flatnonzero(atom), [0, len(value) - 1]]))
         value, bottom, top, atom = value[keep], bottom[keep], top[keep], atom[keep]
@@ -118,11 +125,16 @@ class Numbers(nn.Module):
         self.scores = Searched(value, unit, linear, self.middle)
 
     @classmethod
-    def fit(cls, numbers: Floats) -> Numbers:
-        """Learn from an array of shape (n, columns); NaN is missing, every column has a value."""
-        limit = int(np.clip(2**21 // max(numbers.shape[1], 1), 32, MAX_KNOTS))
+    def fit(cls, numbers: Floats, most_values: int = MAX_KNOTS) -> Numbers:
+        """Learn from an array of shape (n, columns); NaN is missing, every column has a value.
+
+        A column of up to `most_values` that repeat keeps them all, where there are not too many columns.
+        """
+        columns = max(numbers.shape[1], 1)
+        limit = int(np.clip(2**21 // columns, 32, MAX_KNOTS))
+        most_values = max(min(2**18 // columns, most_values), limit)
         present = [column[~np.isnan(column)] for column in numbers.T]
-        knots = [_knots(column, limit) for column in present]
+        knots = [_knots(column, limit, most_values) for column in present]
         width = max([2, *(len(table.value) for table in knots)])
         # Short tables repeat their last knot.
         tables = [

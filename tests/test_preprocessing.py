@@ -10,7 +10,7 @@ from scipy.stats import kstest
 
 from lookalike.layout import Rows
 from lookalike.piecewise import STEEPEST, Searched, interpolate
-from lookalike.preprocessing import LINEAR_TO, MAX_KNOTS, Numbers, TableCodec, squash
+from lookalike.preprocessing import LINEAR_TO, MAX_KNOTS, MAX_VALUES, Numbers, TableCodec, squash
 
 RNG = np.random.default_rng(0)
 BELL = RNG.normal(size=5000)
@@ -85,6 +85,19 @@ def test_the_values_of_a_discrete_column_come_back_exactly(values):
     low, high = maps.interval(x)
     for share in (0.001, 0.3, 0.999):
         assert_array_equal(maps.decode(torch.special.ndtri(low + share * (high - low))), x)
+
+
+def test_a_column_of_thousands_of_values_that_repeat_is_drawn_from_them_alone():
+    values = np.round(RNG.gamma(2.0, size=20_000), 3) / 7  # a lattice that no rule of rounding knows
+    seen, count = np.unique(values, return_counts=True)
+    assert MAX_KNOTS < len(seen) < MAX_VALUES
+    maps = Numbers.fit(column(values).numpy(), MAX_VALUES)
+    made = maps.decode(column(RNG.normal(size=20_000))).numpy()[:, 0]
+    assert np.isin(made, seen).all()
+    often = seen[count >= 15]
+    assert np.isin(made, often).mean() == pytest.approx(np.isin(values, often).mean(), abs=0.02)
+    several = Numbers.fit(np.tile(column(values).numpy(), 200), MAX_VALUES)
+    assert several.value.numel() < 2**18
 
 
 def test_lumps_own_intervals_as_wide_as_their_shares_and_come_back_exactly():
