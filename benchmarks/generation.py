@@ -44,6 +44,7 @@ MODELS = {
     "Mixture": ("lookalike:Mixture", {"random_state": 0}),
     "Diffusion": ("lookalike:Diffusion", {"random_state": 0}),
     "VAE": ("lookalike:VAE", {"random_state": 0}),
+    "Hybrid": ("lookalike:Hybrid", {"random_state": 0}),
     "GAN": ("lookalike:GAN", {"random_state": 0}),
     "Independent": ("generation:Independent", {}),
     "holdout": ("holdout", {}),

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lookalike.families import GAN as GAN
     from lookalike.families import VAE as VAE
     from lookalike.families import Diffusion as Diffusion
+    from lookalike.families import Hybrid as Hybrid
     from lookalike.families import Mixture as Mixture
     from lookalike.identifiers import Identifier as Identifier
     from lookalike.levelled import Boolean as Boolean
@@ -87,7 +88,7 @@ _MODULES = {
     "evaluation.page": ("Report",),
     "evaluation.report": ("report",),
     "evaluation.scores": ("report_scores",),
-    "families": ("Diffusion", "GAN", "Mixture", "VAE"),
+    "families": ("Diffusion", "GAN", "Hybrid", "Mixture", "VAE"),
     "loading": ("load",),
     "synthesizer": ("Synthesizer",),
     "identifiers": ("Identifier",),

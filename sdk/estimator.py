@@ -220,7 +220,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         if task != "score" and not isinstance(self.model_, Family):
             raise ConditionError(
                 f"{self._owner} scores and explains, and cannot {task}. "
-                f"Fit a Mixture, VAE, GAN or Diffusion to {task} rows."
+                f"Fit a Mixture, VAE, GAN, Diffusion or Hybrid to {task} rows."
             )
 
     @property

@@ -47,7 +47,7 @@ class Synthesizer(Face, BaseEstimator):
     Parameters
     ----------
     model : estimator, optional
-        What draws: `Mixture`, `VAE`, `GAN` or `Diffusion`, not fitted. By default a `Mixture`.
+        What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted. By default a `Mixture`.
     refine : int
         Critics, at most: after the second there are no more where the last found little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.

@@ -79,7 +79,7 @@ TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
 TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 
 
-@pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion", "Mixture"])
+@pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion", "Hybrid", "Mixture"])
 def family(request):
     """A family whose fits take a moment unless told otherwise."""
     import functools

@@ -52,7 +52,9 @@ def test_labels_that_are_none_are_refused(y: list[int], complaint: str) -> None:
 
 def test_a_detector_does_not_generate_and_says_who_does() -> None:
     model = la.Detector(random_state=0, max_steps=5).fit(np.random.default_rng(0).normal(size=(200, 2)))
-    with pytest.raises(la.ConditionError, match=r"cannot generate\. Fit a Mixture, VAE, GAN or Diffusion"):
+    with pytest.raises(
+        la.ConditionError, match=r"cannot generate\. Fit a Mixture, VAE, GAN, Diffusion or Hybrid"
+    ):
         model.generate(3)
 
 

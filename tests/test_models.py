@@ -10,6 +10,7 @@ import lookalike as la
 from lookalike.layout import Layout, Rows
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.gan import GAN
+from lookalike.models.hybrid import Hybrid
 from lookalike.models.mixture import Mixture
 from lookalike.models.vae import VAE
 
@@ -27,7 +28,7 @@ def layout(request):
     return Layout(*LAYOUTS[request.param])
 
 
-@pytest.fixture(params=[VAE, GAN, Diffusion, Mixture], ids=lambda kind: kind.__name__)
+@pytest.fixture(params=[VAE, GAN, Diffusion, Hybrid, Mixture], ids=lambda kind: kind.__name__)
 def kind(request):
     return request.param
 
@@ -139,7 +140,7 @@ def test_every_weight_is_moved_by_one_objective_and_missing_cells_are_no_harm(mo
         assert loss.shape == ()
         for weights, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             assert torch.isfinite(slope).all()
-            relative = isinstance(model, GAN) and weights is model.critic.leave.bias
+            relative = isinstance(model, GAN | Hybrid) and weights is model.critic.leave.bias
             assert slope.any() or relative  # the contest compares: what is added to both sides is nothing
         moved += parameters
     assert len(moved) == len({id(weights) for weights in moved}) == len(list(model.parameters()))

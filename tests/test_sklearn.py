@@ -21,6 +21,7 @@ FAMILIES = [
     la.VAE(**TINY),
     la.GAN(**TINY),
     la.Diffusion(**TINY, n_steps=2),
+    la.Hybrid(**TINY, n_steps=2),
     la.Detector(**TINY),
     la.Mixture(max_steps=25, n_components=8, batch_size=64),
 ]

@@ -183,7 +183,7 @@ def test_a_saved_synthesizer_draws_the_same_rows(synthesizer, tmp_path, people):
 
 def test_any_family_that_generates_can_draw_and_any_container_comes_back():
     frame = pl.DataFrame({"a": np.arange(210) % 7 + 0.5, "b": list("xyz") * 70})
-    for model in (la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2)):
+    for model in (la.VAE(**TINY), la.GAN(**TINY), la.Diffusion(**TINY, n_steps=2), la.Hybrid(**TINY)):
         made = la.Synthesizer(model, random_state=0).fit(frame).generate(30, random_state=0)
         assert isinstance(made, pl.DataFrame)
         assert made.schema == frame.schema

@@ -4,7 +4,7 @@ import torch
 
 from lookalike.layout import Rows
 from lookalike.models.diffusion import Diffusion
-from lookalike.models.gan import GAN
+from lookalike.models.hybrid import Hybrid
 from lookalike.models.mixture import Mixture
 from lookalike.models.vae import VAE
 
@@ -25,7 +25,8 @@ def build(kind, layout, *, width=16, n_steps=3, fresh=False):
     if kind is Diffusion:
         model = Diffusion(layout, **common)
     else:
-        model = kind(layout, latent_dim=4, **{VAE: {"beta": 1.0}, GAN: {"gamma": 1.0}}[kind], **common)
+        own = {"beta": 1.0} if kind is VAE else {"gamma": 1.0}
+        model = kind(layout, latent_dim=4, **own, **common)
     if not fresh:  # some layers begin at zero: any weights will do, as long as nothing is
         with torch.no_grad():
             for weights in model.parameters():
