@@ -4,7 +4,6 @@ import torch
 
 from lookalike.layout import Rows
 from lookalike.models.diffusion import Diffusion
-from lookalike.models.hybrid import Hybrid
 from lookalike.models.mixture import Mixture
 from lookalike.models.vae import VAE
 
