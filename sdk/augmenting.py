@@ -37,6 +37,7 @@ from lookalike import noise
 from lookalike.boosting import BoostingClassifier, BoostingRegressor
 from lookalike.candidates import CANDIDATES, Candidate, Made, Nothing, Smote, Target, Training, seeded
 from lookalike.errors import SchemaError, did_you_mean
+from lookalike.families import Mixture
 from lookalike.frames import open_frame
 from lookalike.levelled import Levelled
 from lookalike.parameters import Range
@@ -396,7 +397,7 @@ class _Task:
                 skipped.append("SMOTENC, as imbalanced-learn is not installed.")
             elif classes or not candidate.classes_only:
                 candidates.append(candidate)
-        generator = Synthesizer() if asked.generator is None else asked.generator
+        generator = Synthesizer(Mixture()) if asked.generator is None else asked.generator
         return cls(
             X,
             y,

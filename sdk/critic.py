@@ -79,21 +79,10 @@ class Critic:
         """Learn to tell rows, (n, n_features), apart; `fold_of` deals both kinds."""
         folds, gains = [], []
         for k in range(FOLDS):
-            kinds = real[fold_of[0] != k], generated[fold_of[1] != k]
-            is_real = np.repeat([1, 0], [len(kind) for kind in kinds])
-            # Both kinds weigh the same, whichever has more rows.
-            weight = np.concatenate([np.full(len(kind), is_real.size / 2 / len(kind)) for kind in kinds])
-            trees = HistGradientBoostingClassifier(
-                learning_rate=LEARNING_RATE,
-                max_iter=MOST_TREES,
-                early_stopping=True,
-                validation_fraction=WATCHED,
-                n_iter_no_change=PATIENCE,
-                random_state=seed % 2**32,
-            ).fit(np.concatenate(kinds), is_real, sample_weight=weight)
+            trees, gain = _tell(real[fold_of[0] != k], generated[fold_of[1] != k], seed)
             nodes = [tree.nodes for (tree,) in trees._predictors]
             folds.append((float(trees._baseline_prediction.ravel()[0]), nodes))
-            gains.append(trees.validation_score_.max() + np.log(2))
+            gains.append(gain)
         return cls(folds, float(np.mean(gains)))
 
     def log_odds(self, x: Floats) -> Floats:
@@ -160,6 +149,27 @@ class Critic:
         apart = np.split(every, np.cumsum(nodes)[:-1])
         ends = np.cumsum(trees)
         return cls([(float(s), apart[e - k : e]) for s, k, e in zip(start, trees, ends, strict=True)])
+
+
+def gain(real: Floats, generated: Floats, seed: int) -> float:
+    """Nats by which one of a critic's parts tells rows, (n, n_features), better than by chance."""
+    return _tell(real, generated, seed)[1]
+
+
+def _tell(real: Floats, generated: Floats, seed: int) -> tuple[HistGradientBoostingClassifier, float]:
+    """Boost trees that tell rows apart; and by how many nats they tell rows that they have not seen."""
+    is_real = np.repeat([1, 0], [len(real), len(generated)])
+    # Both kinds weigh the same, whichever has more rows.
+    weight = np.where(is_real, is_real.size / 2 / len(real), is_real.size / 2 / len(generated))
+    trees = HistGradientBoostingClassifier(
+        learning_rate=LEARNING_RATE,
+        max_iter=MOST_TREES,
+        early_stopping=True,
+        validation_fraction=WATCHED,
+        n_iter_no_change=PATIENCE,
+        random_state=seed % 2**32,
+    ).fit(np.concatenate([real, generated]), is_real, sample_weight=weight)
+    return trees, float(trees.validation_score_.max() + np.log(2))
 
 
 @dataclass(frozen=True)

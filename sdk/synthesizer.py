@@ -15,11 +15,11 @@ from lookalike import archive, noise, persistence
 from lookalike.conditions import Request
 from lookalike.constraints import Constraint
 from lookalike.copies import digests, without_copies
-from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, without_replacement
+from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, gain, without_replacement
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
 from lookalike.face import Face, Known
-from lookalike.families import FAMILIES, Mixture
+from lookalike.families import FAMILIES, Diffusion, Mixture
 from lookalike.parameters import Range
 from lookalike.rejection import Rejection
 from lookalike.replacing import legal
@@ -32,8 +32,12 @@ MOST_JUDGED = 50_000  # real rows from which the critic learns
 GENERATED = 3  # for each of them
 FEWEST_CRITICS, MOST_CRITICS = 2, 10
 LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
+ENOUGH = 0.05  # nats by which a mixture's rows may be told: an AUC of about 0.65
+FEWEST_TELLING = 2_000  # rows of which that can be said
+SMALL: dict[str, Any] = {"width": 128, "n_steps": 8}  # a critic makes up for what so small a network lacks
 FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
-_CRITIC, _MARGINS, _FITTED = "critic.", "margins.", "fitted."
+MOST_MODELS = 10
+_CRITIC, _MODEL, _MARGINS, _FITTED = "critic.", "model.", "margins.", "fitted."
 
 
 class Synthesizer(Face, BaseEstimator):
@@ -44,10 +48,14 @@ class Synthesizer(Face, BaseEstimator):
     that columns keep their shares. The next critic learns from rows that the ones before let through, and
     halves again what reaches it. Whatever is given stays exact.
 
+    A mixture is fitted in a moment and draws fast. Where boosted trees tell its rows from real ones easily,
+    or the table is too small to say, a small diffusion model draws half of the rows.
+
     Parameters
     ----------
-    model : estimator, optional
-        What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted. By default a `Mixture`.
+    model : estimator or sequence of estimators, optional
+        What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted; several draw in equal parts.
+        By default a `Mixture`, and a `Diffusion` beside it where that serves.
     refine : int
         Critics, at most: after the second there are no more where the last found little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
@@ -62,8 +70,10 @@ class Synthesizer(Face, BaseEstimator):
 
     Attributes
     ----------
+    models_ : list of estimator
+        What draws, fitted.
     model_ : estimator
-        What draws, fitted. It scores, explains and exports too; where there are constraints, the rewritten
+        The first of them. It scores, explains and exports too; where there are constraints, the rewritten
         table, not the user's.
     critics_ : list of Critic
         In the order in which rows pass them.
@@ -89,7 +99,7 @@ class Synthesizer(Face, BaseEstimator):
 
     def __init__(
         self,
-        model: Estimator | None = None,
+        model: Estimator | Sequence[Estimator] | None = None,
         *,
         refine: int = 3,
         constraints: Sequence[Constraint] | None = None,
@@ -124,24 +134,26 @@ class Synthesizer(Face, BaseEstimator):
         if self.copies not in ("allow", "forbid"):
             raise ValueError(f'copies must be "allow" or "forbid", got {self.copies!r}.')
         seed = noise.seed_from(self.random_state)
-        if not isinstance(self.model, Estimator | None):
-            raise ValueError(
-                f"model must be an estimator of lookalike, not fitted, or None, got {self.model!r}."
-            )
-        model = Mixture() if self.model is None else clone(self.model)
-        if model.random_state is None:
-            model.set_params(random_state=seed)
-        rewriting = None
+        models = self._asked()
+        rewriting, kinds = None, models[0].schema
         if self.constraints:
-            rewriting = Rewriting.fit(self.constraints, X, model.schema or {})
+            rewriting = Rewriting.fit(self.constraints, X, kinds or {})
             X, kinds = rewriting.frame(rewriting.schema.encode(X))
-            model.set_params(schema=kinds)
-        model.fit(X)
-        model._check("generate")
+
+        def learn(model: Estimator, k: int) -> Estimator:
+            own = noise.child(seed, k) if model.random_state is None else model.random_state
+            model.set_params(random_state=own, schema=kinds).fit(X)
+            model._check("generate")
+            return model
+
+        models = [learn(model, k) for k, model in enumerate(models)]
+        model = models[0]
         real = model.schema_.encode(X)
         self.fitted_ = np.unique(digests(real)) if self.copies == "forbid" else None
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
-        self.model_, self.rewriting_ = model, rewriting
+        if self.model is None and self.refine and not self._suffices(model, real, seed):
+            models.append(learn(Diffusion(**SMALL), 1))
+        self.models_, self.rewriting_ = models, rewriting
         self.schema_ = rewriting.schema if rewriting else model.schema_
         self.margins_ = Margins.fit(real, [len(c.levels) for c in model.schema_.category_columns])
         nothing = model.schema_.condition({}, GENERATED * len(real))
@@ -157,7 +169,33 @@ class Synthesizer(Face, BaseEstimator):
         self.n_features_in_ = len(self.schema_.names)
         return self
 
+    def _asked(self) -> list[Estimator]:
+        """What is to be fitted, whatever the rows."""
+        asked: Any = Mixture() if self.model is None else self.model
+        models: list[Any] = list(asked) if isinstance(asked, list | tuple) else [asked]
+        if not models or not all(isinstance(model, Estimator) for model in models):
+            raise ValueError(
+                f"model must be an estimator of lookalike, not fitted, a list of them, or None, "
+                f"got {self.model!r}."
+            )
+        if any(model.schema != models[0].schema for model in models):
+            raise ValueError("model must hold estimators of equal schema: their rows are one table's.")
+        return [clone(model) for model in models]
+
+    def _suffices(self, model: Estimator, real: Table, seed: int) -> bool:
+        """Whether boosted trees hardly tell the model's rows from real ones, of which there are enough."""
+        if len(real) < FEWEST_TELLING:
+            return False
+        nothing = model.schema_.condition({}, len(real))
+        known = np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool)
+        drawn = model._complete(nothing, known, noise.child(seed, MOST_CRITICS), False)
+        return gain(features(real), features(drawn), seed) < ENOUGH
+
     # ---- what `Face` asks for ----------------------------------------------------------------------------
+
+    @property
+    def model_(self) -> Estimator:
+        return self.models_[0]
 
     def _check(self, task: str) -> None:
         check_is_fitted(self)
@@ -201,13 +239,22 @@ class Synthesizer(Face, BaseEstimator):
             own = (seed + (start // BLOCK << 40)) % 2**64
             every = np.tile(part, 2 ** len(critics))
             cells = known[0][every], known[1][every]
-            drawn = self.model_._complete(rows.rows(every), cells, own, impute)
+            drawn = self._pool(rows.rows(every), cells, own, impute)
             drawn = legal(drawn, (~cells[0], ~cells[1]), self.model_.schema_)
             free = not cells[0].any() and not cells[1].any()
             for k, critic in enumerate(critics):
                 drawn = drawn.rows(self._half(critic, drawn, free, noise.child(own, k)))
             done.append(drawn)
         return Table.join(done) if done else rows
+
+    def _pool(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
+        """Let each model complete its part of the rows."""
+        ends = np.linspace(0, len(rows), len(self.models_) + 1).astype(np.int64)
+        parts = []
+        for k, model in enumerate(self.models_):
+            part, own = slice(ends[k], ends[k + 1]), noise.child(seed, k)
+            parts.append(model._complete(rows.rows(part), (known[0][part], known[1][part]), own, impute))
+        return Table.join(parts)
 
     def _half(self, critic: Critic, drawn: Table, free: bool, seed: int) -> NDArray[np.int64]:
         """Choose which half of the rows to keep; unless they are free, one of rows i and i + n / 2."""
@@ -232,9 +279,17 @@ class Synthesizer(Face, BaseEstimator):
             SHA-256 of the file; `la.load(path, sha256=...)` then accepts this file alone.
         """
         check_is_fitted(self)
-        model = self.model_
-        inner, arrays = persistence.pack(model._key, model.get_params(deep=False), model._state)
-        manifest = {"family": "synthesizer", "n_critics": len(self.critics_), "model": inner}
+        inner: list[dict[str, Any]] = []
+        arrays: dict[str, NDArray[Any]] = {}
+        for k, model in enumerate(self.models_):
+            one, parts = persistence.pack(model._key, model.get_params(deep=False), model._state)
+            inner.append(one)
+            arrays |= {f"{_MODEL}{k}.{name}": a for name, a in parts.items()}
+        manifest: dict[str, Any] = {
+            "family": "synthesizer",
+            "n_critics": len(self.critics_),
+            "models": inner,
+        }
         for k, critic in enumerate(self.critics_):
             arrays |= {f"{_CRITIC}{k}.{name}": a for name, a in critic.to_arrays().items()}
         arrays[_MARGINS + "edges"] = self.margins_.edges
@@ -244,30 +299,34 @@ class Synthesizer(Face, BaseEstimator):
             manifest["rewriting"] = self.rewriting_.to_dict()
         if self.fitted_ is not None:
             arrays[_FITTED + "digests"] = self.fitted_
-        card = persistence.card(f"Synthesizer with {type(model).__name__}", model._state)
+        names = " and ".join(type(model).__name__ for model in self.models_)
+        card = persistence.card(f"Synthesizer with {names}", self.model_._state)
         return archive.write(path, kind="model", manifest=manifest, tensors=arrays, card=card)
 
     @classmethod
     def _restore(cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], device: str) -> Self:
-        n_critics, inner = manifest["n_critics"], manifest["model"]
+        n_critics, inner = manifest["n_critics"], manifest["models"]
         require(Range(0, MOST_CRITICS, whole=True).holds(n_critics), f"its critics are {n_critics!r}")
-        family = FAMILIES.get(str(inner["family"]))
-        require(family is not None, f"it draws by a {inner['family']!r}, which this version does not know")
-        assert family is not None
-        prefixes = [*(f"{_CRITIC}{k}." for k in range(n_critics)), _MARGINS, _FITTED, ""]
+        require(isinstance(inner, list) and 0 < len(inner) <= MOST_MODELS, "its models are none")
+        critics = [f"{_CRITIC}{k}." for k in range(n_critics)]
+        models = [f"{_MODEL}{k}." for k in range(len(inner))]
+        prefixes = [*critics, *models, _MARGINS, _FITTED]
         parts: dict[str, dict[str, NDArray[Any]]] = {prefix: {} for prefix in prefixes}
         for name, array in arrays.items():
-            prefix = next(p for p in parts if name.startswith(p))
+            prefix = next((p for p in parts if name.startswith(p)), None)
+            require(prefix is not None, f"it holds {name!r}, which belongs to no part")
+            assert prefix is not None
             parts[prefix][name.removeprefix(prefix)] = array
         fitted = parts[_FITTED].pop("digests", None)
         sound = fitted is None or (fitted.dtype == np.int64 and fitted.ndim == 1)
         require(sound and not parts[_FITTED], "its digests are none")
         self = cls(refine=n_critics, copies="allow" if fitted is None else "forbid")
         self.fitted_ = fitted
-        self.model_ = family._restore(inner, parts[""], device)
-        self.model_._check("generate")
-        self.model = clone(self.model_)
+        self.models_ = [_model(one, parts[prefix], device) for one, prefix in zip(inner, models, strict=True)]
         schema = self.schema_ = self.model_.schema_
+        same = all(model.schema_.to_dict() == schema.to_dict() for model in self.models_)
+        require(same, "its models are of different tables")
+        self.model = [clone(model) for model in self.models_] if len(inner) > 1 else clone(self.model_)
         self.rewriting_ = None
         if "rewriting" in manifest:
             self.rewriting_ = Rewriting.from_dict(manifest["rewriting"])
@@ -275,10 +334,20 @@ class Synthesizer(Face, BaseEstimator):
             self.schema_ = self.rewriting_.schema
             self.constraints = list(self.rewriting_.constraints)
         columns = len(schema.number_columns) + len(schema.category_columns)
-        self.critics_ = [Critic.from_arrays(parts[prefix], columns) for prefix in prefixes[:n_critics]]
+        self.critics_ = [Critic.from_arrays(parts[prefix], columns) for prefix in critics]
         self.margins_ = _margins(parts[_MARGINS], schema)
         self.n_features_in_ = len(self.schema_.names)
         return self
+
+
+def _model(manifest: Mapping[str, Any], arrays: dict[str, NDArray[Any]], device: str) -> Estimator:
+    """Rebuild a model that draws."""
+    family = FAMILIES.get(str(manifest["family"]))
+    require(family is not None, f"it draws by a {manifest['family']!r}, which this version does not know")
+    assert family is not None
+    model = family._restore(manifest, arrays, device)
+    model._check("generate")
+    return model
 
 
 def _margins(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> Margins:

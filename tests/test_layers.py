@@ -142,7 +142,7 @@ PLACES = {
     "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
     "augmenting": Place(
         {"boosting", "candidates", "errors", "frames", "levelled", "noise", "parameters", "schema"}
-        | {"streaming", "synthesizer", "values"},
+        | {"families", "streaming", "synthesizer", "values"},
         TRAIN,
     ),
     "loading": Place({"archive", "errors", "estimator", "families", "synthesizer"}, TRAIN),

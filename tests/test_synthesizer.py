@@ -189,15 +189,41 @@ def test_any_family_that_generates_can_draw_and_any_container_comes_back():
         assert made.schema == frame.schema
 
 
+def test_several_models_draw_in_equal_parts_and_are_saved_together(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=600), "kind": rng.choice(list("ab"), 600)})
+    models = [la.Mixture(**TINY_MIXTURE), la.VAE(**TINY), la.Mixture(max_steps=40, n_components=12)]
+    pool = la.Synthesizer(models, refine=0, random_state=0).fit(frame)
+    made = pool.generate(300, random_state=1)
+    lone = la.Synthesizer(models[0], refine=0, random_state=0).fit(frame).generate(100, random_state=1)
+    assert_frame_equal(made.head(100), lone)
+    assert not np.isin(made["x"][200:], made["x"][:100]).any()  # equal models, but not equal draws
+    refined = la.Synthesizer(models, random_state=0).fit(frame)
+    refined.save(tmp_path / "s.lookalike")
+    loaded = la.load(tmp_path / "s.lookalike")
+    assert [type(m) for m in loaded.models_] == [la.Mixture, la.VAE, la.Mixture]
+    assert_frame_equal(*(m.generate(50, random_state=1) for m in (loaded, refined)))
+    with pytest.raises(ValueError, match="estimators of equal schema"):
+        la.Synthesizer([la.Mixture(), la.VAE(schema={"x": la.Categorical()})]).fit(frame)
+
+
+def test_a_small_diffusion_model_helps_where_the_mixture_does_not_suffice():
+    rng = np.random.default_rng(0)
+    apart = pd.DataFrame(rng.normal(size=(2500, 3)), columns=["x", "y", "z"])
+    bound = apart.assign(z=apart["x"] * apart["y"] + 0.02 * apart["z"])
+    for frame, families in ((apart, [la.Mixture]), (bound, [la.Mixture, la.Diffusion])):
+        model = la.Synthesizer(refine=1, random_state=0).fit(frame)
+        assert [type(m) for m in model.models_] == families
+
+
 def test_what_it_cannot_do_is_refused_and_says_what_can(synthesizer, people):
     with pytest.raises(la.ConditionError, match=r"Synthesizer generates and imputes\. Its model_ scores"):
         synthesizer.score_samples(people)
     assert synthesizer.model_.score_samples(people.head(3)).shape == (3,)
     with pytest.raises(la.ConditionError, match="Detector scores and explains, and cannot generate"):
         la.Synthesizer(la.Detector(max_steps=3)).fit(people)
-    with pytest.raises(
-        ValueError, match="model must be an estimator of lookalike, not fitted, or None, got 'vae'"
-    ):
+    wanted = "model must be an estimator of lookalike, not fitted, a list of them, or None, got 'vae'"
+    with pytest.raises(ValueError, match=wanted):
         la.Synthesizer("vae").fit(people)
     with pytest.raises(ValueError, match="refine must be a whole number from 0 to 10, got -1"):
         la.Synthesizer(refine=-1).fit(people)
