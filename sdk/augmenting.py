@@ -8,7 +8,9 @@ A few hundred rows say little of gains that are worth having: there the standard
 So what is found is weighed against what was expected before, both as normal distributions. Of most candidates
 nothing is expected. A committee's labels average over the chance in what one fit learns, which rarely does
 harm: of these a small gain is expected, and they are taken until the rows speak against them. The more rows,
-the less it matters what was expected.
+the less it matters what was expected. Of several candidates one looks good by chance: those of which nothing
+is expected share the doubt that one alone may leave (Bonferroni). An interval that lies above the gain asked
+for needs no expectation.
 
 References
 ----------
@@ -90,8 +92,8 @@ class Report:
     findings : list of Finding
         Real rows alone first.
     chosen : Candidate
-        Of those that gain with a probability of at least `confidence`, the one of the highest expected gain;
-        `Nothing` where there is none.
+        Of those that gain with the probability that is asked of them, or whose interval lies above
+        `min_gain`, the one of the highest expected gain; `Nothing` where there is none.
     scoring : str
         What gains are in.
     skipped : list of str
@@ -185,10 +187,9 @@ class Augmenter(BaseEstimator):
         What the rows are for: a classifier or regressor of scikit-learn's kind, or a pipeline, that takes X
         as it is. By default boosted trees, which take text and missing values.
     candidates : sequence of Candidate, optional
-        By default `lookalike.candidates.CANDIDATES`: class weights; generated rows of rare classes, to half
-        of the largest class and to all of it; generated rows of all classes; such rows labelled by a
-        committee of the estimator, once and four times as many as the real ones; real rows labelled so;
-        SMOTENC where imbalanced-learn is installed.
+        By default `lookalike.candidates.CANDIDATES`: class weights; generated rows of rare classes, up to the
+        largest; generated rows labelled by a committee of the estimator, once and four times as many as the
+        real ones; real rows labelled so; SMOTENC where imbalanced-learn is installed.
     scoring : str or callable, optional
         As scikit-learn has it. By default average precision of the rarer of two classes, the area under the
         ROC curve of each class against the rest (one-vs-rest, their mean) of more, and minus the root mean
@@ -197,7 +198,8 @@ class Augmenter(BaseEstimator):
         Folds. By default five, stratified, dealt twice below 5,000 rows.
     confidence : float
         The probability of a gain from which a candidate is chosen. It takes what was expected into account:
-        that committees' labels usually gain, and that large gains are rare.
+        that committees' labels usually gain, and that large gains are rare. Where nothing was expected of
+        several, each may leave but its share of the doubt.
     min_gain : float
         What counts as a gain, in units of the score.
     verbose : bool
@@ -311,8 +313,7 @@ class Augmenter(BaseEstimator):
             found(candidate, own, scores[0], share, self.min_gain)
             for candidate, own in zip(task.candidates, scores, strict=True)
         ]
-        likely = [f for f in findings[1:] if f.probability >= self.confidence]
-        self.chosen_ = max(likely, key=lambda f: f.expected, default=findings[0]).candidate
+        self.chosen_ = choice(findings, self.confidence, self.min_gain)
         self.report_ = Report(findings, self.chosen_, task.scoring, task.skipped)
         self.n_features_in_ = len(open_frame(task.X).names)
 
@@ -352,6 +353,18 @@ def found(candidate: Candidate, scores: Floats, alone: Floats, share: float, min
     expected = (gain / error**2 + mean / spread**2) / precision
     probability = float(ndtr((expected - min_gain) * np.sqrt(precision)))
     return Finding(candidate, scores, gain, gain - half, gain + half, expected, probability)
+
+
+def choice(findings: Sequence[Finding], confidence: float, min_gain: float) -> Candidate:
+    """The candidate to take: the first, real rows alone, if no other is likely enough to gain."""
+    others = findings[1:]
+    unexpected = sum(not f.candidate.prior[0] for f in others)
+
+    def gains(f: Finding) -> bool:
+        doubt = 1 - confidence if f.candidate.prior[0] else (1 - confidence) / unexpected
+        return f.low > min_gain or 1 - f.probability <= doubt
+
+    return max(filter(gains, others), key=lambda f: f.expected, default=findings[0]).candidate
 
 
 @dataclass(frozen=True)

@@ -317,9 +317,7 @@ def _added(real: Made, parts: Sequence[tuple[Any, Array]]) -> Made:
 
 CANDIDATES: tuple[Candidate, ...] = (
     ClassWeights(),
-    Rare(0.5),
     Rare(1),
-    Rows(1),
     Taught(1),
     Taught(4),
     Taught(2, generated=False),

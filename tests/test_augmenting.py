@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import lookalike as la
-from lookalike.augmenting import found
+from lookalike.augmenting import Finding, choice, found
 from lookalike.boosting import BoostingClassifier, BoostingRegressor
 from lookalike.candidates import (
     TARGET,
@@ -310,6 +310,20 @@ def test_what_was_expected_counts_while_folds_say_little():
         assert likely(candidate, -0.005, 0.002) < 0.01
         assert likely(candidate, 0.005, 0.002) > 0.99
         assert likely(candidate, 0.0, 0.0) == 0  # the same to the last bit
+
+
+def test_of_many_candidates_each_may_leave_a_share_of_the_doubt():
+    def one(candidate, gain, probability, half=0.1):
+        return Finding(candidate, np.full(5, 0.5), gain, gain - half, gain + half, gain / 2, probability)
+
+    alone, likely = one(Nothing(), 0.0, 0.0, 0.0), one(Rows(1), 0.02, 0.8)
+    assert choice([alone, likely], 0.75, 0.0) == Rows(1)
+    others = [one(Rows(2), 0.0, 0.5), one(ClassWeights(), -0.01, 0.4)]
+    assert choice([alone, likely, *others], 0.75, 0.0) == Nothing()
+    assert choice([alone, likely, *others], 0.4, 0.0) == Rows(1)
+    assert choice([alone, likely, one(Taught(1), 0.03, 0.76), *others], 0.75, 0.0) == Taught(1)  # expected
+    assert choice([alone, one(Rows(1), 0.12, 0.8), *others], 0.75, 0.0) == Rows(1)  # its interval is above 0
+    assert choice([alone, one(Rows(1), 0.12, 0.8), *others], 0.75, 0.05) == Nothing()
 
 
 # ---- what is refused ----
