@@ -90,10 +90,7 @@ def ours(name: str, fitted: pd.DataFrame, holey: pd.DataFrame) -> tuple[pd.DataF
 
     wishes = {c: la.Categorical() if fitted[c].dtype != float else la.Number() for c in fitted}
     model: Any = getattr(la, name)
-    model = model(la.Mixture(schema=wishes), random_state=0) if name == "Synthesizer" else model(
-        schema=wishes, random_state=0
-    )  # fmt: skip
-    model.fit(fitted)
+    model = model(schema=wishes, random_state=0).fit(fitted)
     draws = model.impute(holey, n_draws=DRAWS, random_state=0)
     guess = holey.copy()
     for column in guess:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import archive, noise, persistence
+from lookalike.columns import Column
 from lookalike.conditions import Request
 from lookalike.constraints import Constraint
 from lookalike.copies import digests, without_copies
@@ -34,7 +35,7 @@ FEWEST_CRITICS, MOST_CRITICS = 2, 10
 LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
 ENOUGH = 0.05  # nats by which a mixture's rows may be told: an AUC of about 0.65
 FEWEST_TELLING = 2_000  # rows of which that can be said
-SMALL: dict[str, Any] = {"width": 128, "n_steps": 8}  # a critic makes up for what so small a network lacks
+SMALL: dict[str, Any] = {"width": 128, "n_steps": 12}  # a critic makes up for what so small a network lacks
 FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
 MOST_MODELS = 10
 _CRITIC, _MODEL, _MARGINS, _FITTED = "critic.", "model.", "margins.", "fitted."
@@ -54,14 +55,16 @@ class Synthesizer(Face, BaseEstimator):
     Parameters
     ----------
     model : estimator or sequence of estimators, optional
-        What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted; several draw in equal parts.
-        By default a `Mixture`, and a `Diffusion` beside it where that serves.
+        What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted; several draw in equal parts,
+        and the last imputes. By default a `Mixture`, and a `Diffusion` beside it where that serves.
     refine : int
         Critics, at most: after the second there are no more where the last found little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
     constraints : list of constraints, optional
         What every row meets, in fit and generated: `Unique`, `Inequality`, `Formula`, `FixedCombinations`.
         The model learns a table rewritten so that they hold by construction.
+    schema : mapping of column name to kind, optional
+        Such as ``{"zip": la.Categorical(), "id": la.Ignored()}``; other columns are inferred.
     copies : {"allow", "forbid"}
         Whether a generated row may equal a row of the fit in every column. "forbid" draws such rows again,
         and keeps a digest of each row of the fit, in the file too.
@@ -103,12 +106,14 @@ class Synthesizer(Face, BaseEstimator):
         *,
         refine: int = 3,
         constraints: Sequence[Constraint] | None = None,
+        schema: Mapping[Any, Column] | None = None,
         copies: Literal["allow", "forbid"] = "allow",
         random_state: noise.RandomState = None,
     ) -> None:
         self.model = model
         self.refine = refine
         self.constraints = constraints
+        self.schema = schema
         self.copies = copies
         self.random_state = random_state
 
@@ -135,7 +140,7 @@ class Synthesizer(Face, BaseEstimator):
             raise ValueError(f'copies must be "allow" or "forbid", got {self.copies!r}.')
         seed = noise.seed_from(self.random_state)
         models = self._asked()
-        rewriting, kinds = None, models[0].schema
+        rewriting, kinds = None, models[0].schema if self.schema is None else self.schema
         if self.constraints:
             rewriting = Rewriting.fit(self.constraints, X, kinds or {})
             X, kinds = rewriting.frame(rewriting.schema.encode(X))
@@ -180,6 +185,8 @@ class Synthesizer(Face, BaseEstimator):
             )
         if any(model.schema != models[0].schema for model in models):
             raise ValueError("model must hold estimators of equal schema: their rows are one table's.")
+        if models[0].schema and self.schema:
+            raise ValueError("schema must be given to Synthesizer or to its model, not to both.")
         return [clone(model) for model in models]
 
     def _suffices(self, model: Estimator, real: Table, seed: int) -> bool:
@@ -248,10 +255,14 @@ class Synthesizer(Face, BaseEstimator):
         return Table.join(done) if done else rows
 
     def _pool(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        """Let each model complete its part of the rows."""
-        ends = np.linspace(0, len(rows), len(self.models_) + 1).astype(np.int64)
+        """Let each model complete its part of the rows; holes are filled by the last.
+
+        Where much is known a mixture is too sure: it takes columns that go together for independent witnesses.
+        """
+        models = self.models_[-1:] if impute else self.models_
+        ends = np.linspace(0, len(rows), len(models) + 1).astype(np.int64)
         parts = []
-        for k, model in enumerate(self.models_):
+        for k, model in enumerate(models):
             part, own = slice(ends[k], ends[k + 1]), noise.child(seed, k)
             parts.append(model._complete(rows.rows(part), (known[0][part], known[1][part]), own, impute))
         return Table.join(parts)
