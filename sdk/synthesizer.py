@@ -257,7 +257,7 @@ class Synthesizer(Face, BaseEstimator):
     def _pool(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         """Let each model complete its part of the rows; holes are filled by the last.
 
-        Where much is known a mixture is too sure: it takes columns that go together for independent witnesses.
+        Where much is known a mixture is too sure: columns that go together count as independent witnesses.
         """
         models = self.models_[-1:] if impute else self.models_
         ends = np.linspace(0, len(rows), len(models) + 1).astype(np.int64)
