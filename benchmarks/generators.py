@@ -179,7 +179,12 @@ class ForestDiffusion(Peer):
         for name, levels in self.codes.items():
             coded[name] = pd.Categorical(plain[name], categories=levels).codes.astype(float)
         sizes = {name: len(self.codes[name]) for name in self.order if name in self.codes}
-        self.model = ForestDiffusionModel(
+
+        class Writable(ForestDiffusionModel):  # pandas 3 gives it views that are read-only
+            def clip_extremes(self, X: Any) -> Any:
+                return super().clip_extremes(np.array(X))
+
+        self.model = Writable(
             coded[self.order].to_numpy(float),
             label_y=coded[self.target].to_numpy() if by_class else None,
             duplicate_K=10,
