@@ -55,7 +55,10 @@ def features(table: Table) -> Floats:
 
 
 class Critic:
-    """The mean of boosted trees, each fitted without one fold of the rows.
+    """Boosted trees, fitted once without each fold of the rows, that judge by turns.
+
+    Where rows are chosen by odds, what is chosen has the mean of the densities that each set of trees on its
+    own would give it: their errors average out as if all had judged every row, for a fraction of the time.
 
     Parameters
     ----------
@@ -86,15 +89,18 @@ class Critic:
         return cls(folds, float(np.mean(gains)))
 
     def log_odds(self, x: Floats) -> Floats:
-        """Of each row, (n, n_features), to be real; shape (n,)."""
-        x = np.ascontiguousarray(x)
-        nothing = np.zeros(x.shape[1], np.uint32)
-        total = np.zeros(len(x))
-        for start, trees in self.folds:
-            total += start
-            for tree in trees:
-                total += tree.predict(x, NO_CATEGORIES, nothing, 1)
-        return total / len(self.folds)
+        """Of rows, (..., n, n_features), to be real; shape (..., n). Folds take turns along n."""
+        odds = np.empty(x.shape[:-1])
+        nothing = np.zeros(x.shape[-1], np.uint32)
+        for k, (start, trees) in enumerate(self.folds):
+            turn = (..., slice(k, None, len(self.folds)))
+            own = np.ascontiguousarray(x[(*turn, slice(None))])
+            rows = own.reshape(-1, own.shape[-1])
+            total = np.full(len(rows), start)
+            for tree in trees if len(rows) else ():
+                total += tree.predict(rows, NO_CATEGORIES, nothing, 1)
+            odds[turn] = total.reshape(own.shape[:-1])
+        return odds
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What a file keeps: the nodes of all trees, one after the other."""
@@ -206,10 +212,12 @@ class Margins:
         ]
         return [*numbers, *table.ids.T]
 
-    def rake(self, weight: Floats, table: Table) -> Floats:
-        """Change the weights of rows, (n,), so that columns have their shares."""
+    def rake(self, weight: Floats, table: Table, n: int) -> Floats:
+        """Change the weights of rows, (m,), so that columns have their shares in n chosen by them."""
         values = self.values(table)
         for _ in range(ROUNDS):
+            # Who would be chosen more than once counts for one, or shares would be those of other rows.
+            weight = np.minimum(weight, weight.sum() / n)
             for value, share in zip(values, self.shares, strict=True):
                 now = np.bincount(value, weight, minlength=len(share)) / weight.sum()
                 step = np.divide(share, now, out=np.ones_like(share), where=now > 0)

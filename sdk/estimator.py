@@ -133,7 +133,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         schema = Schema.fit(X, self.schema)
         everything = schema.encode(X)
         odd = _known_anomalies(y, len(everything))
-        table, anomalies = everything.rows(np.flatnonzero(~odd)), everything.rows(np.flatnonzero(odd))
+        anomalies = everything.rows(np.flatnonzero(odd))
+        table = everything.rows(np.flatnonzero(~odd)) if len(anomalies) else everything
         n = len(table)
         if n < 2:
             raise SchemaError(
@@ -466,7 +467,12 @@ def _strays(codec: TableCodec, memory: Memory, table: Table) -> NDArray[np.bool_
 
 
 def _tensors(table: Table) -> tuple[Tensor, Tensor]:
-    return torch.tensor(table.numbers), torch.tensor(table.ids)
+    # A view of the caller's array, which is read-only, has to be copied: torch knows no such tensors.
+    numbers, ids = (
+        (torch.from_numpy if array.flags.writeable else torch.tensor)(array)
+        for array in (table.numbers, table.ids)
+    )
+    return numbers, ids
 
 
 def _table(numbers: Tensor, ids: Tensor) -> Table:

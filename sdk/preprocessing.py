@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 MAX_KNOTS = 512  # of a column whose values hardly repeat
 MAX_VALUES = 8192  # of one whose values repeat: all are kept, for nobody has seen any between them
 UNIT_CELLS = 256
+ENCODED = 8192  # rows to train on that are encoded at once
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
 LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm
@@ -308,7 +309,11 @@ class TableCodec(nn.Module):
         `known` of shape (n, d) tells which numbers are: a known NaN asks for a missing one. A level that is
         not known is one never seen. With `complete`, numbers that are not known are known not to be missing.
         """
-        z = self.numbers.encode(numbers).masked_fill(~known, torch.nan)
+        # A graph does the same for all rows; here it can be seen where there is nothing to encode.
+        if torch.compiler.is_exporting() or known.any():
+            z = self.numbers.encode(numbers).masked_fill(~known, torch.nan)
+        else:
+            z = torch.full(numbers.shape, torch.nan)
         flags = numbers[:, self.nullable].isnan().long()
         flags = torch.where(known[:, self.nullable], flags, 0 if complete else -1)
         levels = self.network_level[ids + self.offset] if len(self.offset) else ids
@@ -336,9 +341,16 @@ class TableCodec(nn.Module):
 
     def training_rows(self, numbers: Tensor, ids: Tensor, measured: bool = False) -> TrainingRows:
         """Encode rows to train on; those `measured` keep their standard scores too."""
-        low, high = self.numbers.interval(numbers)
-        units = self.numbers.standard(numbers) if measured else None
-        return TrainingRows(low.float(), high.float(), self._ids(numbers, ids).int(), units)
+        low, high = numbers.new_empty((2, *numbers.shape), dtype=torch.float32)
+        units = torch.empty_like(low) if measured else None
+        coded = ids.new_empty((len(ids), len(self.layout.sizes)), dtype=torch.int32)
+        for start in range(0, len(ids), ENCODED):  # what it takes in float64 beside is for a few rows
+            part = slice(start, start + ENCODED)
+            low[part], high[part] = self.numbers.interval(numbers[part])
+            coded[part] = self._ids(numbers[part], ids[part])
+            if units is not None:
+                units[part] = self.numbers.standard(numbers[part])
+        return TrainingRows(low, high, coded, units)
 
     def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers (n, d) float64 and levels (n, c) int64, levels of the whole column again.

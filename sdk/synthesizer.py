@@ -270,13 +270,14 @@ class Synthesizer(Face, BaseEstimator):
     def _half(self, critic: Critic, drawn: Table, free: bool, seed: int) -> NDArray[np.int64]:
         """Choose which half of the rows to keep; unless they are free, one of rows i and i + n / 2."""
         n = len(drawn) // 2
-        weight = np.exp(critic.log_odds(features(drawn)).clip(*CLIP))
+        # Rows i and i + n by the same trees: they may be alternatives.
+        weight = np.exp(critic.log_odds(np.stack(np.split(features(drawn), 2))).ravel().clip(*CLIP))
         chance = noise.uniforms(seed, 0, len(drawn) + 1, 1)[:, 0]
         if not free:
             other = chance[:n] * (weight[:n] + weight[n:]) >= weight[:n]
             return np.arange(n) + n * other
         if len(drawn) >= FEWEST_RAKED:
-            weight = self.margins_.rake(weight, drawn)
+            weight = self.margins_.rake(weight, drawn, n)
         return without_replacement(weight, n, chance)
 
     # ---- files -------------------------------------------------------------------------------------------

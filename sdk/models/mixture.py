@@ -224,7 +224,11 @@ class Mixture(Family):
             joint = self._log_posterior(*self._between(given))
             joint = joint + unknown @ self.cells.sum_by_cell(allowed).clamp(min=TINY).log().T
         cumulative = torch.softmax(joint, 1).cumsum(1)
-        chosen = (cumulative < which * cumulative[:, -1:]).sum(1)
+        u = which * cumulative[:, -1:]
+        if torch.compiler.is_exporting() or len(cumulative) > 1:
+            chosen = (cumulative < u).sum(1)
+        else:  # all rows have the same classes to choose from: search, do not count
+            chosen = torch.searchsorted(cumulative[0], u[:, 0])
         drawn = []
         for block, part in self.cells.parts(allowed.index_select(0, chosen)):
             sums = part.unflatten(1, (-1, block.levels)).cumsum(-1)
