@@ -28,6 +28,7 @@ from peers import PACKAGES, interpreter
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parent.parent / "shared"
+REFINED = ("Hybrid", "Diffusion", "VAE", "GAN", "Mixture")
 
 
 class Independent:
@@ -43,6 +44,22 @@ class Independent:
         return type(self.frame)(columns)
 
 
+class Refined:
+    """A family on its own, its rows chosen by critics."""
+
+    def __init__(self, family: str) -> None:
+        import lookalike as la
+
+        self.model: Any = la.Synthesizer(getattr(la, family)(), random_state=0)
+
+    def fit(self, frame: Any) -> Self:
+        self.model.fit(frame)
+        return self
+
+    def generate(self, n: int) -> Any:
+        return self.model.generate(n)
+
+
 MODELS = {
     "Synthesizer": ("lookalike:Synthesizer", {"random_state": 0}),
     "Mixture": ("lookalike:Mixture", {"random_state": 0}),
@@ -50,6 +67,7 @@ MODELS = {
     "VAE": ("lookalike:VAE", {"random_state": 0}),
     "Hybrid": ("lookalike:Hybrid", {"random_state": 0}),
     "GAN": ("lookalike:GAN", {"random_state": 0}),
+    **{f"refined {name}": ("generation:Refined", {"family": name}) for name in REFINED},
     "Independent": ("generation:Independent", {}),
     "holdout": ("holdout", {}),
 }
