@@ -202,6 +202,7 @@ class Synthesizer(Face, BaseEstimator):
 
     @property
     def model_(self) -> Estimator:
+        """The first of the models that draw."""
         return self.models_[0]
 
     def _check(self, task: str) -> None:

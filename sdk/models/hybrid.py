@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -84,9 +85,9 @@ class Hybrid(Family):
     @staticmethod
     def levels(n_steps: int) -> list[tuple[float, float]]:
         """Noise of the coordinates and share of categories hidden, at which the steps begin."""
-        normal = torch.distributions.Normal(P_MEAN, P_STD)
+        noise = NormalDist(P_MEAN, P_STD)  # of the logarithm of sigma, as the denoiser's training has it
         times = [1 - k / n_steps for k in range(1, n_steps)]
-        return [(SIGMA_MAX, 1.0), *((normal.icdf(torch.tensor(t)).exp().item(), t) for t in times)]
+        return [(SIGMA_MAX, 1.0), *((math.exp(noise.inv_cdf(t)), t) for t in times)]
 
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.
