@@ -50,6 +50,7 @@ from lookalike.values import values_of
 
 FOLDS = 5
 REPEATS, FEW = 2, 5000  # the rows are dealt twice where they are fewer: one deal is noisy
+EXPECTANT = 1000  # rows from which less is expected: the chance in what one fit learns falls as 1 / n
 CONFIDENCE = 0.75  # of a gain: odds of three to one
 LEVEL = 0.95  # of intervals
 
@@ -310,7 +311,7 @@ class Augmenter(BaseEstimator):
                 bar.set_postfix(gain=f"{(scores - scores[0])[:, : k + 1].mean(1).max():.3f}")
         share = float(np.mean([len(test) / len(train) for train, test in splits]))
         findings = [
-            found(candidate, own, scores[0], share, self.min_gain)
+            found(candidate, own, scores[0], share, self.min_gain, len(task.target.y))
             for candidate, own in zip(task.candidates, scores, strict=True)
         ]
         self.chosen_ = choice(findings, self.confidence, self.min_gain)
@@ -332,8 +333,10 @@ class Augmenter(BaseEstimator):
             )
 
 
-def found(candidate: Candidate, scores: Floats, alone: Floats, share: float, min_gain: float) -> Finding:
-    """Weigh the scores of a candidate, (n_folds,), against those of real rows alone.
+def found(
+    candidate: Candidate, scores: Floats, alone: Floats, share: float, min_gain: float, n_rows: int
+) -> Finding:
+    """Weigh the scores of a candidate, (n_folds,), against those of the n_rows real rows alone.
 
     `share` is the rows left out by a fold over the rows fitted: by it the variance of the mean is larger than
     that of independent folds (Nadeau and Bengio, section 4).
@@ -347,6 +350,7 @@ def found(candidate: Candidate, scores: Floats, alone: Floats, share: float, min
     # The quantile of one standard error, so that an error known from few folds counts for more than it is.
     error *= float(stdtrit(n - 1, ndtr(1.0)))
     mean, spread = (part * abs(float(alone.mean())) for part in candidate.prior)
+    mean *= min(1.0, EXPECTANT / n_rows)
     if not (error and spread):
         return Finding(candidate, scores, gain, gain - half, gain + half, gain, float(gain > min_gain))
     precision = 1 / error**2 + 1 / spread**2

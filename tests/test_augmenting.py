@@ -291,7 +291,7 @@ def test_smote_is_a_candidate_where_it_is_installed():
 def test_the_interval_is_that_of_nadeau_and_bengio():
     alone = np.full(5, 0.5)
     differences = np.array([0.01, 0.03, -0.02, 0.04, 0.00])
-    seen = found(Rows(1), alone + differences, alone, 0.25, 0.0)
+    seen = found(Rows(1), alone + differences, alone, 0.25, 0.0, 500)
     half = student.ppf(0.975, 4) * np.sqrt((1 / 5 + 1 / 4) * np.var(differences, ddof=1))
     assert_allclose([seen.gain, seen.low, seen.high], [0.012, 0.012 - half, 0.012 + half])
 
@@ -299,12 +299,13 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
 def test_what_was_expected_counts_while_folds_say_little():
     alone = np.full(10, 0.5)
 
-    def likely(candidate, gain, spread):
+    def likely(candidate, gain, spread, n=500):
         noise = spread * np.resize([-1, 1], 10)
-        return found(candidate, alone + gain + noise, alone, 0.25, 0.0).probability
+        return found(candidate, alone + gain + noise, alone, 0.25, 0.0, n).probability
 
     assert likely(Taught(1), 0.0, 0.1) > 0.75 > likely(Rows(1), 0.0, 0.1) == 0.5
     assert likely(Taught(1), -0.15, 0.1) < 0.75  # the rows speak against it
+    assert likely(Taught(1), 0.0, 0.1, n=10_000) < 0.6  # of so many rows one fit learns little by chance
     assert likely(Rows(1), 0.02, 0.1) < 0.75 < likely(Rows(1), 0.02, 0.01)
     for candidate in (Taught(1), Rows(1)):
         assert likely(candidate, -0.005, 0.002) < 0.01
