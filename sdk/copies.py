@@ -12,7 +12,8 @@ from lookalike.errors import ConditionError
 from lookalike.replacing import Cells, legal, put
 from lookalike.schema import Schema, Table
 
-TRIES = 20  # draws of a row before it is given up
+TRIES = 20  # times that rows are drawn before it is given up
+FEWEST_DRAWN = 256  # rows at a time, from the second on
 _SEEDS = 56  # bits of a seed below those that number the tries
 
 
@@ -57,15 +58,20 @@ def without_copies(
     again = np.arange(len(rows))
     numbers, ids = rows.numbers.copy(), rows.ids.copy()
     for k in range(TRIES):
-        part = known[0][again], known[1][again]
-        drawn = draw(rows.rows(again), part, (seed + (k << _SEEDS)) % 2**64)
-        drawn = legal(drawn, (free[0][again], free[1][again]), schema)
-        made = put(rows.rows(again), part, drawn)
+        # The fewer are left, the more is drawn for each: what is drawn at once stays as large.
+        times = max(len(rows), FEWEST_DRAWN) // len(again) if k else 1
+        every = np.tile(again, times)
+        part = known[0][every], known[1][every]
+        drawn = draw(rows.rows(every), part, (seed + (k << _SEEDS)) % 2**64)
+        drawn = legal(drawn, (free[0][every], free[1][every]), schema)
+        made = put(rows.rows(every), part, drawn)
+        copy = np.isin(digests(made), fitted).reshape(times, len(again))
+        made = made.rows(copy.argmin(0) * len(again) + np.arange(len(again)))
         numbers[again], ids[again] = made.numbers, made.ids
-        again = again[np.isin(digests(made), fitted)]
+        again = again[copy.all(0)]
         if not len(again):
             return Table(numbers, ids)
     raise ConditionError(
-        f'copies="forbid", but row {again[0]} came out as a copy of a row of fit in each of {TRIES} draws: '
+        f'copies="forbid", but row {again[0]} came out as a copy of a row of fit each of {TRIES} times: '
         'too few other rows are possible. Give less, or leave copies="allow".'
     )

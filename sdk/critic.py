@@ -2,17 +2,14 @@
 
 The odds that a row is real rather than generated are the ratio of the two densities, where rows of both kinds
 are as many (Azadi, Olsson, Darrell, Goodfellow and Odena, "Discriminator rejection sampling", ICLR 2019,
-arXiv 1810.06758). Rows are drawn from the pool in proportion to them, without replacement; before that the
-odds are raked (Deming and Stephan, "On a least squares adjustment of a sampled frequency table when the
-expected marginal totals are known", Annals of Mathematical Statistics 11(4), 1940), so that each column on
-its own keeps the shares that it had in the table. Critics follow one another: each learns what those before
-it left (Grover and Ermon, "Boosted generative models", AAAI 2018, arXiv 1702.08484).
+arXiv 1810.06758). Rows are chosen in proportion to them (`lookalike.raking`). Critics follow one another:
+each learns what those before it left (Grover and Ermon, "Boosted generative models", AAAI 2018,
+arXiv 1702.08484).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -33,9 +30,6 @@ LEARNING_RATE = 0.2
 MOST_TREES, PATIENCE = 800, 10
 WATCHED = 0.15  # of the rows, by which a fold stops
 CLIP = -6.0, 2.3  # of log-odds: no row counts for more than ten
-BINS = 30  # of a number, of which the shares are kept
-ROUNDS = 10  # of raking
-STEP = 5.0  # by which one round may change a weight
 NO_CATEGORIES = np.zeros((0, 8), np.uint32)
 FIELDS = {
     "feature_idx": np.int32,
@@ -176,80 +170,3 @@ def _tell(real: Floats, generated: Floats, seed: int) -> tuple[HistGradientBoost
         random_state=seed % 2**32,
     ).fit(np.concatenate([real, generated]), is_real, sample_weight=weight)
     return trees, float(trees.validation_score_.max() + np.log(2))
-
-
-@dataclass(frozen=True)
-class Margins:
-    """How often each column holds what.
-
-    Parameters
-    ----------
-    edges : ndarray of shape (n_numbers, BINS - 1)
-        Between the bins of numbers; the last is repeated.
-    shares : list of ndarray of shape (n_values,)
-        Of the bins of each number and of missing ones, of the levels of each category.
-    """
-
-    edges: Floats
-    shares: list[Floats]
-
-    @classmethod
-    def fit(cls, table: Table, n_levels: Sequence[int]) -> Margins:
-        """Count; a category of n levels has ids up to n + 1: one never seen, and missing."""
-        at = np.linspace(0, 1, BINS + 1)[1:-1]
-        some = [column[~np.isnan(column)] for column in table.numbers.T]
-        edges = [np.quantile(column, at) if len(column) else np.zeros(len(at)) for column in some]
-        empty = cls(np.array(edges).reshape(len(edges), len(at)), [])
-        sizes = [BINS + 1] * len(edges) + [n + 2 for n in n_levels]
-        counts = [np.bincount(c, minlength=k) for c, k in zip(empty.values(table), sizes, strict=True)]
-        return cls(empty.edges, [count / len(table) for count in counts])
-
-    def values(self, table: Table) -> list[NDArray[np.int64]]:
-        """Which of its values each column holds, (n,)."""
-        numbers = [
-            np.where(np.isnan(column), BINS, np.searchsorted(edges, column, side="right"))
-            for edges, column in zip(self.edges, table.numbers.T, strict=True)
-        ]
-        return [*numbers, *table.ids.T]
-
-    def rake(self, weight: Floats, table: Table, n: int) -> Floats:
-        """Change the weights of rows, (m,), so that columns have their shares in n chosen by them."""
-        values = self.values(table)
-        for _ in range(ROUNDS):
-            # Who would be chosen more than once counts for one, or shares would be those of other rows.
-            weight = np.minimum(weight, weight.sum() / n)
-            for value, share in zip(values, self.shares, strict=True):
-                now = np.bincount(value, weight, minlength=len(share)) / weight.sum()
-                step = np.divide(share, now, out=np.ones_like(share), where=now > 0)
-                weight = weight * step.clip(1 / STEP, STEP)[value]
-        return weight
-
-
-def without_replacement(weight: Floats, n: int, u: Floats) -> NDArray[np.int64]:
-    """Choose n of the rows, each at most once, in proportion to their weights.
-
-    Systematic sampling in random order (Madow, "On the theory of systematic sampling, II", Annals of
-    Mathematical Statistics 20(3), 1949): shares come out nearly without noise.
-
-    Parameters
-    ----------
-    weight : ndarray of shape (m,)
-    n : int
-        At most m.
-    u : ndarray of shape (m + 1,)
-        Uniforms: of the order, and where to begin.
-    """
-    chance = weight * (n / weight.sum())
-    while (over := chance > 1).any():  # who would be drawn more than once is drawn for certain
-        chance[over] = 1
-        rest = chance < 1
-        left = n - np.count_nonzero(~rest)
-        total = chance[rest].sum()
-        if not total:
-            break
-        chance[rest] *= left / total
-    order = np.argsort(u[:-1], kind="stable")
-    reached = np.cumsum(chance[order])
-    return order[
-        np.searchsorted(reached, (np.arange(n) + u[-1]) * (reached[-1] / n)).clip(max=len(order) - 1)
-    ]

@@ -16,16 +16,17 @@ from lookalike.columns import Column
 from lookalike.conditions import Request
 from lookalike.constraints import Constraint
 from lookalike.copies import digests, without_copies
-from lookalike.critic import CLIP, FOLDS, Critic, Margins, features, gain, without_replacement
+from lookalike.critic import CLIP, FOLDS, Critic, features, gain
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
 from lookalike.face import Face, Known
 from lookalike.families import FAMILIES, Diffusion, Mixture
 from lookalike.parameters import Range
+from lookalike.raking import Margins, without_replacement
 from lookalike.rejection import Rejection
 from lookalike.replacing import legal
 from lookalike.rewriting import Rewriting
-from lookalike.schema import Schema, Table
+from lookalike.schema import Table
 from lookalike.vetting import require
 
 BLOCK = 32_768  # rows refined together
@@ -46,8 +47,8 @@ class Synthesizer(Face, BaseEstimator):
 
     Draws more rows than it returns. A critic, boosted trees that learned to tell real rows from generated
     ones, gives each its odds to be real, and half of the rows are chosen by these, without replacement and so
-    that columns keep their shares. The next critic learns from rows that the ones before let through, and
-    halves again what reaches it. Whatever is given stays exact.
+    that columns, and pairs of columns, keep their shares. The next critic learns from rows that the ones
+    before let through, and halves again what reaches it. Whatever is given stays exact.
 
     A mixture is fitted in a moment and draws fast. Where boosted trees tell its rows from real ones easily,
     or the table is too small to say, a small diffusion model draws half of the rows.
@@ -305,9 +306,7 @@ class Synthesizer(Face, BaseEstimator):
         }
         for k, critic in enumerate(self.critics_):
             arrays |= {f"{_CRITIC}{k}.{name}": a for name, a in critic.to_arrays().items()}
-        arrays[_MARGINS + "edges"] = self.margins_.edges
-        arrays[_MARGINS + "sizes"] = np.array([len(s) for s in self.margins_.shares], np.int64)
-        arrays[_MARGINS + "shares"] = np.concatenate(self.margins_.shares)
+        arrays |= {_MARGINS + name: a for name, a in self.margins_.to_arrays().items()}
         if self.rewriting_ is not None:
             manifest["rewriting"] = self.rewriting_.to_dict()
         if self.fitted_ is not None:
@@ -348,7 +347,8 @@ class Synthesizer(Face, BaseEstimator):
             self.constraints = list(self.rewriting_.constraints)
         columns = len(schema.number_columns) + len(schema.category_columns)
         self.critics_ = [Critic.from_arrays(parts[prefix], columns) for prefix in critics]
-        self.margins_ = _margins(parts[_MARGINS], schema)
+        n_levels = [len(c.levels) for c in schema.category_columns]
+        self.margins_ = Margins.from_arrays(parts[_MARGINS], len(schema.number_columns), n_levels)
         self.n_features_in_ = len(self.schema_.names)
         return self
 
@@ -361,25 +361,3 @@ def _model(manifest: Mapping[str, Any], arrays: dict[str, NDArray[Any]], device:
     model = family._restore(manifest, arrays, device)
     model._check("generate")
     return model
-
-
-def _margins(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> Margins:
-    """Rebuild the shares of columns, or raise ArtifactError for what cannot be."""
-    require(arrays.keys() == {"edges", "sizes", "shares"}, "its margins have other parts")
-    edges, sizes, shares = arrays["edges"], arrays["sizes"], arrays["shares"]
-    like = Margins.fit(
-        Table(
-            np.zeros((1, len(schema.number_columns))), np.zeros((1, len(schema.category_columns)), np.int64)
-        ),
-        [len(column.levels) for column in schema.category_columns],
-    )
-    require(
-        edges.shape == like.edges.shape
-        and np.isfinite(edges).all()
-        and sizes.tolist() == [len(share) for share in like.shares]
-        and shares.shape == (sizes.sum(),)
-        and np.isfinite(shares).all()
-        and (shares >= 0).all(),
-        "its margins are not those of its columns",
-    )
-    return Margins(edges, np.split(shares, np.cumsum(sizes)[:-1]))

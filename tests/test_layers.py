@@ -122,6 +122,7 @@ PLACES = {
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
+    "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),
     "formulas": Place({"errors"}, NUMPY),
     "sheet": Place({"schema", *COLUMNS}, FRAMES),
@@ -135,7 +136,7 @@ PLACES = {
         DATA
         | MODELS
         | FITTING
-        | {"estimator", "families", "critic", "constraints", "rewriting", "rejection", "copies"},
+        | {"estimator", "families", "critic", "raking", "constraints", "rewriting", "rejection", "copies"},
         TRAIN,
     ),
     "boosting": Place({"schema"}, TRAIN),

@@ -13,7 +13,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 import lookalike as la
-from lookalike.critic import FOLDS, Critic, Margins, without_replacement
+from lookalike.critic import FOLDS, Critic
+from lookalike.errors import ArtifactError
+from lookalike.raking import FEWEST_TOGETHER, Margins, without_replacement
 from lookalike.schema import Table
 
 # ---- the critic ----
@@ -114,6 +116,54 @@ def test_rows_that_are_chosen_have_the_shares_where_some_would_be_chosen_twice()
     odds = np.where(level[:, 0] == 0, rng.lognormal(0, 2, 8000), 1)
     chosen = without_replacement(margins.rake(odds, pool, 4000), 4000, rng.random(8001))
     assert (level[chosen] == 0).mean() == pytest.approx(0.6, abs=0.025)
+
+
+def test_raking_keeps_what_columns_hold_together():
+    rng = np.random.default_rng(0)
+    level = rng.integers(3, size=4000)
+    real = Table((level + 0.5 * rng.normal(size=4000))[:, None], np.c_[level, rng.integers(4, size=4000)])
+    margins = Margins.fit(real, [3, 4])
+    assert margins.pairs[0].columns == (0, 1)  # what tells the most comes first
+    pool = Table(rng.normal(1, 1.2, size=(16000, 1)), rng.integers([3, 4], size=(16000, 2)))
+    chosen = pool.rows(without_replacement(margins.rake(np.ones(16000), pool, 4000), 4000, rng.random(16001)))
+    coarse = margins.coarse(margins.values(chosen))
+    for pair in margins.pairs:
+        found = np.bincount(pair.values(coarse), minlength=len(pair.shares)) / 4000
+        assert np.abs(found - pair.shares).sum() / 2 < 0.03
+    correlation = np.corrcoef(chosen.numbers[:, 0], chosen.ids[:, 0])[0, 1]
+    assert correlation == pytest.approx(np.corrcoef(real.numbers[:, 0], level)[0, 1], abs=0.05)
+
+
+def test_values_that_few_rows_hold_together_are_counted_as_one():
+    ids = np.repeat([[0, 0], [1, 1], [2, 2], [2, 3]], [60, 30, 6, 4], axis=0)
+    (pair,) = Margins.fit(Table(np.zeros((100, 0)), ids), [3, 4]).pairs
+    assert len(pair.cells) == 2
+    assert pair.shares.tolist() == pytest.approx([0.1, 0.6, 0.3])
+    assert (pair.shares[1:] * 100 >= FEWEST_TOGETHER).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("cells", 32 * 32),
+        ("columns", 3),
+        ("counts", 99),
+        ("together", -0.1),
+        ("edges", np.nan),
+        ("shares", -1),
+    ],
+)
+def test_shares_come_back_from_their_arrays_if_sound(part, value):
+    rng = np.random.default_rng(0)
+    table = Table(rng.normal(size=(500, 2)), rng.integers(3, size=(500, 1)))
+    margins = Margins.fit(table, [3])
+    arrays = margins.to_arrays()
+    again = Margins.from_arrays(arrays, 2, [3])
+    assert_array_equal(again.rake(np.ones(500), table, 250), margins.rake(np.ones(500), table, 250))
+    arrays[part] = arrays[part].copy()
+    arrays[part].flat[0] = value
+    with pytest.raises(ArtifactError, match="margins"):
+        Margins.from_arrays(arrays, 2, [3])
 
 
 # ---- the synthesizer ----
