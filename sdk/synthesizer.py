@@ -32,8 +32,8 @@ from lookalike.vetting import require
 BLOCK = 32_768  # rows refined together
 MOST_JUDGED = 50_000  # real rows from which the critic learns
 GENERATED = 3  # for each of them
-FEWEST_CRITICS, MOST_CRITICS = 2, 10
-LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
+MOST_CRITICS = 10
+LITTLE = 0.005  # nats by which a row held out is told better than by chance: an AUC of about 0.55
 ENOUGH = 0.05  # nats by which a mixture's rows may be told: an AUC of about 0.65
 FEWEST_TELLING = 2_000  # rows of which that can be said
 SMALL: dict[str, Any] = {"width": 128, "n_steps": 12}  # a critic makes up for what so small a network lacks
@@ -59,7 +59,7 @@ class Synthesizer(Face, BaseEstimator):
         What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted; several draw in equal parts,
         and the last imputes. By default a `Mixture`, and a `Diffusion` beside it where that serves.
     refine : int
-        Critics, at most: after the second there are no more where the last found little to tell rows by. Each
+        Critics, at most: after the first there are no more where one finds little to tell rows by. Each
         doubles the rows that are drawn for one that is returned; 0 returns what the model draws.
     constraints : list of constraints, optional
         What every row meets, in fit and generated: `Unique`, `Inequality`, `Formula`, `FixedCombinations`.
@@ -166,12 +166,13 @@ class Synthesizer(Face, BaseEstimator):
         known = np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool)
         self.critics_: list[Critic] = []
         while len(self.critics_) < self.refine:
-            if len(self.critics_) >= FEWEST_CRITICS and self.critics_[-1].gain < LITTLE:
-                break
             own = noise.child(seed, len(self.critics_))
             drawn = self._refined(nothing, known, own, self.critics_)
             folds = [noise.folds(own, len(table), FOLDS) for table in (real, drawn)]
-            self.critics_.append(Critic.fit(features(real), features(drawn), (folds[0], folds[1]), own))
+            critic = Critic.fit(features(real), features(drawn), (folds[0], folds[1]), own)
+            if self.critics_ and critic.gain < LITTLE:
+                break  # What it found is mostly which rows the table happens to hold.
+            self.critics_.append(critic)
         self.n_features_in_ = len(self.schema_.names)
         return self
 
