@@ -195,7 +195,8 @@ def test_refined_rows_are_harder_to_tell_from_real_ones():
     assert before > 0.7
     assert after < 0.55
     gains = [critic.gain for critic in refined.critics_]
-    assert gains[0] > 2 * gains[1] > 6 * gains[2]  # what one has chosen by, the next finds no more
+    assert gains[0] > 4 * gains[1]  # what one has chosen by, the next finds no more,
+    assert len(gains) == 2  # and a third would find next to nothing
     shares = refined.generate(4000, random_state=1)["kind"].value_counts(normalize=True)
     assert (shares - frame["kind"].value_counts(normalize=True)).abs().max() < 0.02
 
