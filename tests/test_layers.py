@@ -153,11 +153,15 @@ PLACES = {
     "exporters": Place(DATA | MODELS | FITTING | FACES | EXPORTED | {"exported", "runtime"}, TRAIN),
     "integrations": Place(DATA | MODELS | FITTING | FACES | {"runtime", "evaluation", "exporters"}, TRAIN),
     "plotting": Place({"errors", "explanation"}, FRAMES),
-    "cli": Place(DATA | FITTING | FACES | {"evaluation", "runtime", "exporters"}, set()),
+    "files": Place({"errors", "archive"}, set()),
+    "cli": Place(
+        DATA | FITTING | FACES | {"", "evaluation", "explanation", "files", "runtime", "exporters"},
+        {"numpy", "typer"},
+    ),
 }
 """What each module may import; that of a package holds for the modules in it, which may import each other."""
 
-NEEDS_TORCH = {place for place, (_, loads) in PLACES.items() if "torch" in loads} | {"cli"}
+NEEDS_TORCH = {place for place, (_, loads) in PLACES.items() if "torch" in loads}
 
 
 class Import(NamedTuple):

@@ -19,7 +19,7 @@ import lookalike
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"sdk": "lookalike", "exporters": "lookalike/exporters", "integrations": "lookalike/integrations"}
-EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "parquet", "pyod", "all", "demo", "dev"}
+EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "parquet", "cli", "pyod", "all", "demo", "dev"}
 
 
 def run(*command: object) -> str:
@@ -95,6 +95,7 @@ def test_every_extra_is_declared(metadata: Message) -> None:
     assert requirements(metadata, "onnx") == {"onnx", "onnxscript"}
     assert requirements(metadata, "plot") == {"matplotlib"}
     assert requirements(metadata, "parquet") == {"pyarrow", "tqdm"}
+    assert requirements(metadata, "cli") == {"pyarrow", "tqdm", "typer"}
     assert requirements(metadata, "pyod") == {"pyod"}
     assert [extra for extra in EXTRAS if not requirements(metadata, extra)] == []
 

@@ -1,9 +1,12 @@
-"""The code of README.md and of docs/ runs, in order and in one namespace, and prints what it is said to."""
+"""The code and commands of README.md and docs/ run, in order, and print what they are said to."""
 
 import contextlib
 import doctest
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, *(ROOT / "docs" / name for name in ("decisions.md", "explaining.md", "serving.md"))]
+DOCUMENTS = [
+    README,
+    *(ROOT / "docs" / name for name in ("command_line.md", "decisions.md", "explaining.md", "serving.md")),
+]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -19,22 +25,52 @@ class Block(NamedTuple):
     line: int  # of its first line of code
     code: str
     output: str | None  # of the text block that follows it with nothing but blank lines between
+    language: str = "python"
 
 
 def blocks(markdown: str) -> list[Block]:
-    fence = re.compile(r"^```python\n(.*?)^```\n(?:\s*^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
-    return [
-        Block(markdown.count("\n", 0, found.start(1)) + 1, found[1], found[2])
-        for found in fence.finditer(markdown)
-    ]
+    """Code, and each command of a console with what it prints."""
+    fence = re.compile(
+        r"^```(python|console)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE
+    )
+    found = []
+    for match in fence.finditer(markdown):
+        first = markdown.count("\n", 0, match.start(2)) + 1
+        if match[1] == "python":
+            found.append(Block(first, match[2], match[3]))
+            continue
+        for command in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", match[2], re.MULTILINE):
+            line = first + match[2].count("\n", 0, command.start())
+            found.append(Block(line, command[1], command[2], "console"))
+    return found
+
+
+def printed_by(command: str) -> str:
+    """What a command prints, errors too, as somebody sees it who runs it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(  # noqa: S602
+        command,
+        shell=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": path},
+    )
+    assert done.returncode == 0, f"{command} ends with {done.returncode}:\n{done.stdout}"
+    return done.stdout
 
 
 def run(block: Block, path: Path, namespace: dict[str, object]) -> None:
     """Run a block and compare what it prints, where the document shows it."""
-    code = compile("\n" * (block.line - 1) + block.code, path, "exec")  # tracebacks name the document's lines
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, namespace)  # noqa: S102
+    if block.language == "console":
+        printed.write(printed_by(block.code))
+    else:
+        # Tracebacks name the document's lines.
+        code = compile("\n" * (block.line - 1) + block.code, path, "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)  # noqa: S102
     if block.output is not None:
         checker, example = doctest.OutputChecker(), doctest.Example(block.code, block.output)
         if not checker.check_output(example.want, printed.getvalue(), FLAGS):

@@ -1,0 +1,628 @@
+"""The command `lookalike`: fit, score, explain, generate, impute, augment, report, export, verify, info.
+
+Tables come from CSV, Parquet and Arrow files, folders, globs and stdin, and go on in constant memory where
+the work allows it. What was asked goes to stdout or a file, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import lookalike as la
+from lookalike._version import __version__
+from lookalike.columns import Encoded, Ignored
+from lookalike.conditions import Balanced, Between, OneOf, Present
+from lookalike.errors import ConditionError, LookalikeError, SchemaError, did_you_mean, require
+from lookalike.explanation import shown
+from lookalike.files import STREAM, Part, Reader, inferred, known, open_writer, typed
+from lookalike.parameters import Range
+
+FAMILIES = ("detector", "synthesizer", "mixture", "vae", "gan", "diffusion", "hybrid")
+_CLASSES = {"vae": "VAE", "gan": "GAN"}
+KINDS = ("number", "categorical", "boolean", "datetime", "duration", "identifier", "ignored")
+SCORE, P, ODD = "anomaly_score", "p_value", "is_anomaly"
+FAILED, ABOVE, INTERRUPTED = 1, 3, 130  # exit codes, beside 0 and 2, of wrong usage
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn what tables look like; score what does not, generate more that does.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 more anomalies than --fail-above, "
+    "130 interrupted.",
+)
+
+Tables = Annotated[list[str], typer.Argument(help="Files, folders or globs; - is stdin.", metavar="TABLE...")]
+Fitted = Annotated[str, typer.Argument(help="A .lookalike or .onnx file.", metavar="MODEL")]
+Out = Annotated[str, typer.Option("-o", "--out", help="A file; by default stdout, as CSV.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="csv, tsv, parquet or arrow, of tables read whose names do not tell."),
+]
+OutFormat = Annotated[
+    str | None, typer.Option("--out-format", help="csv, tsv, parquet or arrow, if the name does not tell.")
+]
+Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal results.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--schema", help="COLUMN=KIND, of " + ", ".join(KINDS) + "; as often as needed."),
+]
+Threads = Annotated[int | None, typer.Option(help="Threads; by default all for .onnx, one otherwise.")]
+Rate = Annotated[
+    float | None,
+    typer.Option("--false-alarm-rate", help="Call at most this share of normal rows anomalies."),
+]
+
+
+class _Options:
+    """What stands before the command."""
+
+    debug = False
+    quiet = False
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option(help="Show where an error came from.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no summary.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    _Options.debug, _Options.quiet = debug, quiet
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+# ---- commands ----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: lookalike fit orders.csv -o orders.lookalike --schema zip=categorical")
+def fit(
+    tables: Tables,
+    out: Annotated[str, typer.Option("-o", "--out", help="The .lookalike file to write.")],
+    family: Annotated[str, typer.Option(help=", ".join(FAMILIES) + ".")] = "detector",
+    schema: Kinds = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of the family.")
+    ] = None,
+    seed: Seed = 0,
+    format: Format = None,
+    threads: Threads = None,
+) -> None:
+    """Learn what the rows of tables look like.
+
+    Take the detector to score, the synthesizer to generate; the other families do both.
+    """
+    if family not in FAMILIES:
+        raise typer.BadParameter(f"{family!r} is none of {', '.join(FAMILIES)}.", param_hint="--family")
+    _set_threads(threads)
+    table = _whole(tables, format)
+    kind = getattr(la, _CLASSES.get(family, family.title()))
+    settings = {"random_state": seed, "schema": _kinds(schema, table.column_names), **_settings(parameters)}
+    allowed = kind().get_params()
+    for name in settings:
+        if name not in allowed:
+            raise ValueError(f"{kind.__name__} has no parameter {name!r}.{did_you_mean(name, allowed)}")
+    if "verbose" in allowed and "verbose" not in settings:
+        settings["verbose"] = _watched()
+    model = kind(**settings).fit(table)
+    digest = model.save(out)
+    _say(f"{table.num_rows:,} rows learned by {model}")
+    _say(f"{out} written, SHA-256 {digest}")
+
+
+@app.command(
+    epilog="Examples: lookalike score orders.onnx 'orders/*.parquet' -o scored.parquet; "
+    "cat today.csv | lookalike score orders.onnx - --fail-above 0.02 > scored.csv"
+)
+def score(
+    model: Fitted,
+    tables: Tables,
+    out: Out = STREAM,
+    false_alarm_rate: Rate = None,
+    anomalies: Annotated[bool, typer.Option("--anomalies", help="Write the anomalies alone.")] = False,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to write beside the scores, with commas between.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Stands before the names of new columns.")] = "",
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit with 3 where the share of anomalies is above this.")
+    ] = None,
+    format: Format = None,
+    out_format: OutFormat = None,
+    threads: Threads = None,
+) -> None:
+    """Add to each row anomaly_score (higher is odder), p_value and is_anomaly.
+
+    Rows pass in constant memory and keep their columns as they are.
+    """
+    if fail_above is not None:
+        Range(0, 1).check("--fail-above", fail_above)
+    scorer = _opened(model, threads, false_alarm_rate)
+    reader, odd, kept = Reader(tables, format), 0, _names(columns)
+    n = 0
+    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
+        for part, rows in _typed(reader, scorer):
+            with _at(part):
+                scores = scorer.score_samples(rows) if rows.num_rows else np.zeros(0)
+            found = scores < scorer.offset_
+            new = {SCORE: -scores, P: scorer.calibration_.p_values(scores), ODD: found}
+            table = _with(part, kept, {prefix + name: values for name, values in new.items()})
+            writer.write(table.filter(_arrow(found)) if anomalies else table)
+            odd, n = odd + int(found.sum()), n + len(found)
+            bar.update(len(found))
+    share = odd / n if n else 0.0
+    _say(f"{odd:,} of {n:,} rows are anomalies ({share:.2%})")
+    if fail_above is not None and share > fail_above:
+        _print(f"lookalike: {share:.4f} of the rows are anomalies, more than {fail_above}.")
+        raise typer.Exit(ABOVE)
+
+
+@app.command(epilog="Example: lookalike explain orders.onnx today.csv --top 2")
+def explain(
+    model: Fitted,
+    tables: Tables,
+    out: Out = STREAM,
+    top: Annotated[int, typer.Option(help="Columns named for each row.")] = 3,
+    every: Annotated[
+        bool, typer.Option("--every", help="Explain all rows, not the anomalies alone.")
+    ] = False,
+    false_alarm_rate: Rate = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to write beside the reasons, with commas between.")
+    ] = None,
+    format: Format = None,
+    out_format: OutFormat = None,
+    threads: Threads = None,
+) -> None:
+    """Say of each anomaly which columns make it odd, and what was expected there.
+
+    Adds row (its number in the file), anomaly_score, p_value, and for each reason the column, its share of
+    the score and the value expected.
+    """
+    pa = require("pyarrow", "cli", "the command line")
+    Range(1, np.inf, whole=True).check("--top", top)
+    scorer = _opened(model, threads, false_alarm_rate)
+    reader, kept = Reader(tables, format), _names(columns)
+    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
+        for part, rows in _typed(reader, scorer):
+            with _at(part):
+                scores = scorer.score_samples(rows) if rows.num_rows else np.zeros(0)
+                chosen = np.arange(len(scores)) if every else np.flatnonzero(scores < scorer.offset_)
+                reasons = scorer.explain(rows.take(chosen)).top(top) if len(chosen) else []
+            new: dict[str, Any] = {
+                "row": part.first + chosen,
+                SCORE: -scores[chosen],
+                P: scorer.calibration_.p_values(scores[chosen]),
+            }
+            for k in range(min(top, len(_modelled(scorer)))):
+                name = f"reason_{k + 1}"
+                new[name] = pa.array([row[k][0] for row in reasons], pa.string())
+                new[f"{name}_share"] = pa.array([row[k][1] for row in reasons], pa.float64())
+                new[f"{name}_expected"] = pa.array([shown(row[k][3]) for row in reasons], pa.string())
+            writer.write(_with(replace(part, table=part.table.take(chosen)), kept, new))
+            bar.update(len(scores))
+
+
+@app.command(
+    epilog="Example: lookalike generate orders.lookalike -n 1000000 --given city=Oslo --given age=18..30 "
+    "-o new.parquet"
+)
+def generate(
+    model: Fitted,
+    n: Annotated[int, typer.Option("-n", "--rows", help="How many rows.", min=1)],
+    out: Out = STREAM,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE, =A|B (one of), =LOW..HIGH, =* (present), = (missing), =balanced."),
+    ] = None,
+    chunk: Annotated[int, typer.Option(help="Rows drawn together.", min=1)] = 65_536,
+    seed: Seed = None,
+    out_format: OutFormat = None,
+    threads: Threads = None,
+) -> None:
+    """Draw new rows, in constant memory."""
+    drawn = _opened(model, threads)
+    conditions = _conditions(given or [], drawn)
+    batches = drawn.generate_batches(n, chunk, given=conditions or None, random_state=seed)
+    with open_writer(out, out_format) as writer, _bar(n, "row") as bar:
+        for batch in batches:
+            table = _as_arrow(batch, drawn)
+            writer.write(table)
+            bar.update(table.num_rows)
+
+
+@app.command(epilog="Example: lookalike impute orders.lookalike holey.csv -o whole.csv")
+def impute(
+    model: Fitted,
+    tables: Tables,
+    out: Out = STREAM,
+    draws: Annotated[
+        int, typer.Option(help="1 draws each value; more write their mean or most frequent level.", min=1)
+    ] = 1,
+    seed: Seed = None,
+    format: Format = None,
+    out_format: OutFormat = None,
+    threads: Threads = None,
+) -> None:
+    """Fill missing cells by draws given the rest of the row; all else stays as it is."""
+    pc = require("pyarrow.compute", "cli", "the command line")
+    filler = _opened(model, threads)
+    reader, filled = Reader(tables, format), 0
+    seeds = np.random.default_rng(seed)
+    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
+        for part, rows in _typed(reader, filler):
+            table = part.table
+            if rows.num_rows:
+                own = int(seeds.integers(2**63))
+                with _at(part):
+                    whole = filler.impute(rows, draws, random_state=own, combine=draws > 1)
+                for column in _modelled(filler):
+                    name = str(column.name)
+                    hole, i = pc.is_null(rows[name], nan_is_null=True), table.column_names.index(name)
+                    count = pc.sum(hole).as_py() or 0
+                    if count:
+                        new = whole[name].cast(table.schema.field(i).type)
+                        table = table.set_column(i, name, pc.if_else(hole, new, table.column(i)))
+                        filled += count
+            writer.write(table)
+            bar.update(rows.num_rows)
+    _say(f"{filled:,} cells filled")
+
+
+@app.command(epilog="Example: lookalike augment train.csv --target churned -o more.csv")
+def augment(
+    tables: Tables,
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    out: Out = STREAM,
+    scoring: Annotated[str | None, typer.Option(help="As scikit-learn names it.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of a gain, from which rows are added.")] = 0.75,
+    seed: Seed = 0,
+    format: Format = None,
+    out_format: OutFormat = None,
+    threads: Threads = None,
+) -> None:
+    """Add rows or weights to a training table where cross-validation finds that boosted trees gain by them.
+
+    Writes the table with what was added below it, and a column sample_weight where rows count differently.
+    """
+    _set_threads(threads)
+    table = _whole(tables, format)
+    known(target, table.column_names, ", ".join(tables))
+    more = la.augment(
+        table, target, scoring=scoring, confidence=confidence, random_state=seed, verbose=_watched()
+    )
+    rows = more.X.append_column(target, _arrow(more.y))
+    if more.sample_weight is not None:
+        rows = rows.append_column("sample_weight", _arrow(more.sample_weight))
+    with open_writer(out, out_format) as writer:
+        writer.write(rows)
+    _say(str(more.report))
+
+
+@app.command(
+    epilog="Examples: lookalike report real.csv synthetic.csv --holdout test.csv -o report.html; "
+    "lookalike report today.csv --model orders.onnx -o scores.html"
+)
+def report(
+    real: Annotated[str, typer.Argument(help="Rows that a generator learned from, or rows to score.")],
+    synthetic: Annotated[str | None, typer.Argument(help="Rows that it drew.")] = None,
+    out: Annotated[str, typer.Option("-o", "--out", help="The HTML page to write.")] = "report.html",
+    holdout: Annotated[str | None, typer.Option(help="Real rows that it did not learn from.")] = None,
+    target: Annotated[str | None, typer.Option(help="A column to predict, to measure usefulness.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model that scores: a page of its scores.")] = None,
+    figures: Annotated[str | None, typer.Option("--json", help="A file for the numbers.")] = None,
+    schema: Kinds = None,
+    format: Format = None,
+    threads: Threads = None,
+) -> None:
+    """Write a page on how good synthetic rows are, or on what a model calls odd."""
+    if (synthetic is None) == (model is None):
+        raise typer.BadParameter("give synthetic rows, or a model that scores (--model), and not both.")
+    _set_threads(threads)
+    if model is not None:
+        scorer = _opened(model, threads)
+        (part,) = _joined(Reader([real], format))
+        found = la.report_scores(scorer, _typed_part(part, scorer), path=out)
+    else:
+        table = _whole([real], format)
+        kinds = _kinds(schema, table.column_names) or {}
+        # What is ignored is not generated either.
+        table = table.drop_columns([name for name, kind in kinds.items() if isinstance(kind, Ignored)])
+        kinds = {name: kind for name, kind in kinds.items() if not isinstance(kind, Ignored)}
+        others = [None if t is None else _alike(t, format, table) for t in (synthetic, holdout)]
+        found = la.report(table, others[0], others[1], target=target, schema=kinds, path=out)
+    if figures is not None:
+        _write_text(figures, json.dumps(found.numbers, default=str, indent=1) + "\n")
+    typer.echo(found)
+
+
+@app.command(epilog="Example: lookalike export orders.lookalike -o orders.onnx")
+def export(
+    model: Annotated[str, typer.Argument(help="A .lookalike file.", metavar="MODEL")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The .onnx file to write.")],
+    task: Annotated[str, typer.Option(help="score, generate or impute.")] = "score",
+    precision: Annotated[str, typer.Option(help="float32, or int8 with --sample.")] = "float32",
+    sample: Annotated[str | None, typer.Option(help="Training rows, by which int8 is scaled.")] = None,
+    format: Format = None,
+) -> None:
+    """Write a model as ONNX, which runs without torch; it is compared with the model before."""
+    fitted = _opened(model, None)
+    options: dict[str, Any] = {}
+    if sample is not None:
+        (part,) = _joined(Reader([sample], format))
+        options["rows"] = _typed_part(part, fitted)
+    if not hasattr(fitted, "export"):
+        raise ValueError(f"{model} is no model that can be exported.")
+    digest = fitted.export(out, task=task, precision=precision, **options)
+    _say(f"{out} written, SHA-256 {digest}")
+
+
+@app.command(epilog="Example: lookalike verify orders.onnx --sha256 2c26b46b...")
+def verify(
+    model: Fitted,
+    sha256: Annotated[str | None, typer.Option(help="The digest that the file must have.")] = None,
+) -> None:
+    """Open a model; if it is ONNX, run the rows that it holds and compare with what they gave when made."""
+    opened = _opened(model, None, sha256=sha256)
+    if hasattr(opened, "verify"):
+        typer.echo(f"{model}: results as when it was exported, to within {opened.verify():.1g}")
+    else:
+        typer.echo(f"{model}: sound")
+
+
+@app.command(epilog="Example: lookalike info orders.onnx --json | jq .threshold")
+def info(
+    model: Fitted,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tell what a model is, and the columns that it takes."""
+    opened = _opened(model, None)
+    about: Mapping[str, Any]
+    if hasattr(opened, "info"):
+        about = opened.info()
+    else:
+        about = {"estimator": str(opened), "schema": opened.schema_}
+        if hasattr(opened, "offset_"):
+            about = {**about, "threshold": opened.offset_}
+    if as_json:
+        plain = {key: value.to_dict() if hasattr(value, "to_dict") else value for key, value in about.items()}
+        typer.echo(json.dumps(plain, default=str, indent=1))
+    elif hasattr(opened, "info"):
+        typer.echo(about)
+    else:
+        typer.echo("\n".join(f"{key}: {value}" for key, value in about.items()))
+
+
+# ---- what commands share -----------------------------------------------------------------------------------
+
+
+def _opened(
+    path: str, threads: int | None, false_alarm_rate: float | None = None, sha256: str | None = None
+) -> Any:
+    """A fitted or exported model, told by what the file begins with."""
+    with open(path, "rb") as file:
+        exported = file.read(2) != b"PK"
+    model: Any
+    if exported:
+        from lookalike import runtime
+
+        model = runtime.load(path, threads=threads, sha256=sha256)
+    else:
+        _set_threads(threads)
+        model = la.load(path, sha256=sha256)
+    if false_alarm_rate is not None:
+        model.set_threshold(false_alarm_rate=false_alarm_rate)
+    return model
+
+
+def _set_threads(threads: int | None) -> None:
+    require("torch", "train", "a .lookalike file").set_num_threads(threads or 1)
+
+
+def _modelled(model: Any) -> list[Any]:
+    return [column for column in model.schema_.columns if isinstance(column, Encoded)]
+
+
+def _typed(reader: Reader, model: Any) -> Iterator[tuple[Part, Any]]:
+    return ((part, _typed_part(part, model)) for part in reader)
+
+
+def _typed_part(part: Part, model: Any) -> Any:
+    """The columns that the model knows; all others flow past it."""
+    storages = {str(column.name): column.storage for column in _modelled(model)}
+    names = part.table.column_names
+    for name in storages:
+        known(name, names, part.place)
+    wanted = {str(name) for name in model.schema_.names}
+    part = replace(part, table=part.table.select([name for name in names if name in wanted]))
+    families = {name: storage.family for name, storage in storages.items()}
+    return typed(part, families, {name: storage.zone for name, storage in storages.items()})
+
+
+def _joined(reader: Reader) -> Iterator[Part]:
+    table, text = reader.whole()
+    yield Part(table, ", ".join(reader.files), 0, text)
+
+
+def _whole(places: Sequence[str], format: str | None) -> Any:
+    table, text = Reader(places, format).whole()
+    return inferred(table) if text else table
+
+
+def _alike(place: str, format: str | None, table: Any) -> Any:
+    """Rows of the types of others: of few rows a column of numbers may look whole."""
+    other = _whole([place], format)
+    wanted = [known(name, other.column_names, place) for name in table.column_names]
+    return other.select(wanted).cast(table.schema)
+
+
+@contextmanager
+def _at(part: Part) -> Iterator[None]:
+    """Say where rows stand that are refused."""
+    try:
+        yield
+    except SchemaError as error:
+        last = part.first + part.table.num_rows - 1
+        raise SchemaError(
+            f"{part.place}, rows {part.first} to {last}, counted from there: {error}"
+        ) from error
+
+
+def _with(part: Part, kept: list[str] | None, new: Mapping[str, Any]) -> Any:
+    table = part.table
+    if kept is not None:
+        table = table.select([known(name, table.column_names, part.place) for name in kept])
+    for name, values in new.items():
+        if name in table.column_names:
+            raise SchemaError(
+                f"{part.place} has a column {name!r} already. Rename it, or take others by --columns."
+            )
+        table = table.append_column(name, _arrow(values))
+    return table
+
+
+def _arrow(values: Any) -> Any:
+    pa = require("pyarrow", "cli", "the command line")
+    return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+
+
+def _as_arrow(batch: Any, model: Any) -> Any:
+    from lookalike.parquet import _arrow as arrow
+
+    names = [column.name for column in model.schema_.columns if not isinstance(column, Ignored)]
+    return arrow(batch, names)
+
+
+def _names(columns: str | None) -> list[str] | None:
+    return None if columns is None else [name for name in columns.split(",") if name]
+
+
+def _kinds(asked: Sequence[str] | None, names: Sequence[str]) -> dict[str, Any] | None:
+    found = {}
+    for one in asked or ():
+        name, _, kind = one.rpartition("=")
+        known(name, names, "the table")
+        if kind not in KINDS:
+            raise ValueError(f"--schema {one}: {kind!r} is none of {', '.join(KINDS)}.")
+        found[name] = getattr(la, kind.title())()
+    return found or None
+
+
+def _settings(asked: Sequence[str] | None) -> dict[str, Any]:
+    found = {}
+    for one in asked or ():
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ValueError(f"--set {one}: NAME=VALUE was expected.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _conditions(asked: Sequence[str], model: Any) -> dict[str, Any]:
+    """Conditions as `generate` takes them."""
+    columns = {str(column.name): column for column in _modelled(model)}
+    found: dict[str, Any] = {}
+    for one in asked:
+        name, equals, words = one.partition("=")
+        if not equals or name not in columns:
+            raise ConditionError(f"--given {one}: COLUMN=VALUE was expected.{did_you_mean(name, columns)}")
+        column = columns[name]
+
+        def value(word: str, name: str = name, column: Any = column) -> Any:
+            pa = require("pyarrow", "cli", "the command line")
+            part = Part(pa.table({name: [word]}), "--given", 0, True)
+            return typed(part, {name: column.storage.family}, {name: column.storage.zone})[name][0].as_py()
+
+        if words == "":
+            found[name] = None
+        elif words == "*":
+            found[name] = Present()
+        elif words == "balanced":
+            found[name] = Balanced()
+        elif "|" in words:
+            found[name] = OneOf([*map(value, words.split("|"))])
+        elif ".." in words:
+            low, _, high = words.partition("..")
+            found[name] = Between(value(low) if low else None, value(high) if high else None)
+        else:
+            found[name] = value(words)
+    return found
+
+
+def _watched() -> bool:
+    return not _Options.quiet and sys.stderr.isatty()
+
+
+@contextmanager
+def _bar(total: int | None, unit: str) -> Iterator[Any]:
+    """Progress with rows a second, where somebody looks."""
+    tqdm = require("tqdm", "cli", "the command line").tqdm
+    with tqdm(total=total, unit=unit, unit_scale=True, disable=not _watched(), leave=False) as bar:
+        yield bar
+
+
+def _print(words: str) -> None:
+    typer.echo(words, err=True)
+
+
+def _say(words: str) -> None:
+    if not _Options.quiet:
+        _print(words)
+
+
+def _write_text(path: str, text: str) -> None:
+    from lookalike.archive import atomic_write
+
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and return its exit code."""
+    _Options.debug = _Options.quiet = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", la.LookalikeWarning)
+        warnings.showwarning = lambda message, *_, **__: _print(f"lookalike: {message}")
+        try:
+            code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+            if code == INTERRUPTED:  # as Typer has it
+                _print("lookalike: interrupted; files are as they were.")
+        except BrokenPipeError:  # who read our output has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (LookalikeError, ValueError, OSError, ImportError) as error:
+            if _Options.debug:
+                raise
+            _print(f"lookalike: {' '.join(str(error).split())}")
+            return FAILED
+        except Exception as error:
+            # Typer's own, of wrong usage: its exceptions are not public, their method is.
+            if _Options.debug or not hasattr(error, "format_message"):
+                raise
+            _print(f"lookalike: {error.format_message()}")
+            return int(getattr(error, "exit_code", 2))
+    return int(code or 0)
+
+
+def run() -> None:
+    """Entry point of the command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()
