@@ -38,7 +38,8 @@ LITTLE = 0.01  # nats by which a row held out is told better than by chance: an 
 ENOUGH = 0.05  # nats by which rows may be told before they are refined: an AUC of about 0.65
 FEWEST_TELLING = 2_000  # rows of which that can be said
 SMALL: dict[str, Any] = {"width": 128, "n_steps": 12}  # a critic makes up for what so small a network lacks
-LONG, FEWEST_WATCHED = 3_000, 1_000  # its steps, where there are rows enough to see that they are too many
+# Its steps, and for how many rows: of fewer none can be spared to stop it in time, of more it takes as many.
+LONG, WATCHED = 3_000, range(1_000, 37_000)
 FEWEST_RAKED = 512  # rows of a pool from which shares are evened out: of fewer they say little
 MOST_MODELS = 10
 _CRITIC, _MODEL, _MARGINS, _FITTED = "critic.", "model.", "margins.", "fitted."
@@ -158,9 +159,9 @@ class Synthesizer(Face, BaseEstimator):
         model = models[0]
         real = model.schema_.encode(X)
         self.fitted_ = np.unique(digests(real)) if self.copies == "forbid" else None
+        steps = LONG if len(real) in WATCHED else None
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
         if self.model is None and self.refine and not self._suffices(model, real, seed):
-            steps = LONG if len(real) >= FEWEST_WATCHED else None
             models.append(learn(Diffusion(**SMALL, max_steps=steps), 1))
         self.models_, self.rewriting_ = models, rewriting
         self.schema_ = rewriting.schema if rewriting else model.schema_
