@@ -499,10 +499,10 @@ def _arrow(values: Any) -> Any:
 
 
 def _as_arrow(batch: Any, model: Any) -> Any:
-    from lookalike.parquet import _arrow as arrow
+    from lookalike.parquet import as_arrow
 
     names = [column.name for column in model.schema_.columns if not isinstance(column, Ignored)]
-    return arrow(batch, names)
+    return as_arrow(batch, names)
 
 
 def _names(columns: str | None) -> list[str] | None:

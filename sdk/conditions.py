@@ -185,8 +185,13 @@ class Request:
     wanted: tuple[Wanted, ...]
 
     @classmethod
-    def read(cls, schema: Schema, given: Any, n: int | None, seed: int, size: int) -> Iterator[Request]:
-        """Read what `generate` was given, at most `size` rows at a time, or raise ConditionError at once."""
+    def read(
+        cls, schema: Schema, given: Any, n: int | None, seed: int, size: int, first: int = 0
+    ) -> Iterator[Request]:
+        """Read what `generate` was given, at most `size` rows at a time, or raise ConditionError at once.
+
+        The requests before number `first` are left out.
+        """
         if n is not None:
             Range(0, math.inf, whole=True).check("n", n)
         if given is None or isinstance(given, Mapping):
@@ -208,7 +213,9 @@ class Request:
                 part = slice(start, start + size)
                 return cls(table.rows(part), (known[0][part], known[1][part]), _nowhere(schema), ())
 
-        return itertools.chain([read(0)], map(read, range(size, total, size)))
+        if first and first * size >= total:
+            return iter(())
+        return itertools.chain([read(first * size)], map(read, range((first + 1) * size, total, size)))
 
     @classmethod
     def _of_columns(

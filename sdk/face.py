@@ -257,7 +257,13 @@ class Face(Thresholded):
         return self.schema_.decode(Table.join(list(self._blocks(n, given, seed))), seed=seed)
 
     def generate_batches(
-        self, n: int, chunk: int = ENCODED, given: Any = None, random_state: noise.RandomState = None
+        self,
+        n: int,
+        chunk: int = ENCODED,
+        given: Any = None,
+        random_state: noise.RandomState = None,
+        *,
+        start: int = 0,
     ) -> Iterator[Any]:
         """Draw new rows a few at a time, in memory that does not grow with their number.
 
@@ -271,6 +277,9 @@ class Face(Thresholded):
             As of `generate`.
         random_state : int, Generator, RandomState or None
             Below each other the tables are those of `generate`, to the last bit, whatever `chunk` is.
+        start : int
+            The row to begin with: of n rows, those before are left to others, who may draw them elsewhere
+            from the same seed.
 
         Yields
         ------
@@ -280,13 +289,16 @@ class Face(Thresholded):
         Raises
         ------
         ConditionError
-            As of `generate`, before the first table is drawn.
+            As of `generate`, before the first table is drawn; or if rows have to be `Unique`, and so know of
+            those before.
         """
         self._check("generate")
         Range(1, math.inf, whole=True).check("chunk", chunk)
+        Range(0, math.inf, whole=True).check("start", start)
         seed = noise.seed_from(random_state)
-        tables = zip(itertools.count(0, chunk), Table.cut(self._blocks(n, given, seed), chunk), strict=False)
-        return (self.schema_.decode(table, row_start=start, seed=seed) for start, table in tables)
+        blocks = self._blocks(n, given, seed, start)
+        tables = zip(itertools.count(start, chunk), Table.cut(blocks, chunk), strict=False)
+        return (self.schema_.decode(table, row_start=first, seed=seed) for first, table in tables)
 
     def to_parquet(
         self,
@@ -331,11 +343,23 @@ class Face(Thresholded):
         names = [column.name for column in self.schema_.columns if not isinstance(column, Ignored)]
         return parquet.write(path, batches, names, self.schema_.example(), n, progress)
 
-    def _blocks(self, n: int | None, given: Any, seed: int) -> Iterator[Table]:
-        """Rows as `generate` draws them, encoded."""
-        draw, requests = self._drawing(), Request.read(self.schema_, given, n, seed, BLOCK)
-        # Far apart, for the seeds between are those of draws that conditions ask for.
-        return (draw(request, noise.child(seed, k << 32)) for k, request in enumerate(requests))
+    def _blocks(self, n: int | None, given: Any, seed: int, start: int = 0) -> Iterator[Table]:
+        """Rows from `start` on, as `generate` draws them, encoded."""
+        first, before = divmod(start, BLOCK)
+        draw, requests = (
+            self._drawing(alone=first > 0),
+            Request.read(self.schema_, given, n, seed, BLOCK, first),
+        )
+
+        def blocks() -> Iterator[Table]:
+            skipped = before
+            for k, request in enumerate(requests, first):
+                # Far apart, for the seeds between are those of draws that conditions ask for.
+                table = draw(request, noise.child(seed, k << 32))
+                yield table.rows(slice(skipped, None))
+                skipped = 0
+
+        return blocks()
 
     def impute(
         self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None, *, combine: bool = False
@@ -404,8 +428,11 @@ class Face(Thresholded):
         """Turn a table of conditions into what `_complete` takes."""
         return table
 
-    def _drawing(self) -> Callable[[Request, int], Table]:
-        """What draws the blocks of one call of `generate`, one after the other, each from a seed."""
+    def _drawing(self, alone: bool = False) -> Callable[[Request, int], Table]:
+        """What draws the blocks of one call of `generate`, one after the other, each from a seed.
+
+        `alone`: without those that come before.
+        """
 
         def complete(table: Table, known: Known, own: int) -> Table:
             return self._complete(self._given(table), known, own, impute=False)

@@ -316,7 +316,24 @@ def _arrow_column(name: Name, native: Any) -> Values:
     if text == "date64[ms]":  # which narwhals does not know
         pa: Any = nw.Implementation.PYARROW.to_native_namespace()
         native = native.cast(pa.timestamp("ms"))
+    if text == "month_day_nano_interval":  # as DuckDB holds durations
+        native = _durations(name, native)
+        text = str(native.type)
     return read_series(name, nw.from_native(native, series_only=True), text)
+
+
+def _durations(name: Name, native: Any) -> Any:
+    """Intervals of calendars as durations."""
+    pa: Any = nw.Implementation.PYARROW.to_native_namespace()
+    parts = native.to_pylist()
+    row = next((row for row, part in enumerate(parts) if part is not None and part.months), None)
+    if row is not None:
+        raise SchemaError(
+            f"column {name!r} holds an interval of {parts[row].months} months in row {row}, and months "
+            "differ in length. Convert it to days."
+        )
+    microseconds = [p if p is None else p.days * 86_400_000_000 + p.nanoseconds // 1000 for p in parts]
+    return pa.chunked_array([pa.array(microseconds, pa.duration("us"))])
 
 
 def _arrow_dictionary(name: Name, native: Any) -> Values:

@@ -51,20 +51,20 @@ def write(
         Without pyarrow or tqdm.
     """
     pq, bars = require("pyarrow.parquet", _EXTRA, _PURPOSE), require("tqdm", _EXTRA, _PURPOSE)
-    schema = _arrow(like, names).schema
+    schema = as_arrow(like, names).schema
     with (
         atomic_write(path) as file,
         pq.ParquetWriter(file, schema) as writer,
         bars.tqdm(total=n, disable=not progress, unit="row", unit_scale=True) as bar,
     ):
         for table in tables:
-            rows = _arrow(table, names).cast(schema)
+            rows = as_arrow(table, names).cast(schema)
             writer.write_table(rows, row_group_size=rows.num_rows)
             bar.update(rows.num_rows)
     return Path(path)
 
 
-def _arrow(table: Any, names: Sequence[Name]) -> Any:
+def as_arrow(table: Any, names: Sequence[Name]) -> Any:
     """A table as Arrow's."""
     if isinstance(table, np.ndarray | dict):
         columns = table.values() if isinstance(table, dict) else table.T

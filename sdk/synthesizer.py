@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from lookalike import archive, noise, persistence
 from lookalike.columns import Column
 from lookalike.conditions import Request
-from lookalike.constraints import Constraint
+from lookalike.constraints import Constraint, Unique, of_type
 from lookalike.copies import digests, without_copies
 from lookalike.critic import CLIP, FOLDS, Critic, features, gain
 from lookalike.errors import ConditionError
@@ -222,10 +222,13 @@ class Synthesizer(Face, BaseEstimator):
     def _owner(self) -> str:
         return type(self).__name__
 
-    def _drawing(self) -> Callable[[Request, int], Table]:
-        draw = super()._drawing()
+    def _drawing(self, alone: bool = False) -> Callable[[Request, int], Table]:
+        draw = super()._drawing(alone)
         if self.rewriting_ is None:
             return draw
+        unique = next(of_type(self.rewriting_.constraints, Unique), None)
+        if alone and unique is not None:
+            raise ConditionError(f"{unique} compares each row with those before: start must be 0.")
         return Rejection(self.rewriting_.constraints, self.schema_, draw).draw
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:

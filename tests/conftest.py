@@ -75,6 +75,22 @@ def others():
     return people_table(150, 1)
 
 
+@pytest.fixture(scope="session")
+def rows(others):
+    """Rows with a column that no model knows."""
+    return others.assign(note=[f"note {i}" for i in range(len(others))])
+
+
+@pytest.fixture(scope="session")
+def people_file(people, tmp_path_factory):
+    """An exported model that scores people."""
+    import lookalike as la
+
+    path = tmp_path_factory.mktemp("exported") / "people.onnx"
+    la.Mixture(**TINY_MIXTURE).fit(people).export(path)
+    return path
+
+
 TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
 TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 

@@ -49,9 +49,10 @@ def drawing(mixture, people):
 @given(
     n=st.integers(0, 220),
     chunk=st.integers(1, 230),
+    start=st.integers(0, 240),
     asked=st.sampled_from(["nothing", "values", "one a row", "balanced", "ranges", "table"]),
 )
-def test_batches_are_what_generate_draws_whatever_their_size(drawing, people, n, chunk, asked):
+def test_batches_are_what_generate_draws_whatever_their_size(drawing, people, n, chunk, start, asked):
     cities = [("Oslo", "Rome")[i % 2] for i in range(n)]
     wishes = {
         "nothing": None,
@@ -67,6 +68,23 @@ def test_batches_are_what_generate_draws_whatever_their_size(drawing, people, n,
         assert [len(batch) for batch in batches] == [chunk] * (n // chunk) + [n % chunk] * bool(n % chunk)
         if n:
             assert_frame_equal(pd.concat(batches, ignore_index=True), whole)
+        rest = list(model.generate_batches(n, chunk, given=wishes[asked], random_state=5, start=start))
+        if start < n:
+            assert_frame_equal(
+                pd.concat(rest, ignore_index=True),
+                whole.iloc[start:].reset_index(drop=True),
+                check_dtype=False,
+            )
+        else:
+            assert not rest
+
+
+def test_rows_that_know_of_those_before_are_not_begun_in_the_middle(people):
+    model = la.Synthesizer(la.Mixture(**TINY_MIXTURE), constraints=[la.Unique("income")], random_state=0)
+    model.fit(people)
+    assert sum(map(len, model.generate_batches(90, 40, random_state=0, start=20))) == 70
+    with pytest.raises(la.ConditionError, match=r"Unique\('income'\) compares each row with those before"):
+        model.generate_batches(400, 40, start=200)
 
 
 def test_the_first_of_a_trillion_rows_come_at_once(mixture):
