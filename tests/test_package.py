@@ -19,7 +19,22 @@ import lookalike
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"sdk": "lookalike", "exporters": "lookalike/exporters", "integrations": "lookalike/integrations"}
-EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "parquet", "cli", "pyod", "all", "demo", "dev"}
+BRIDGES = {  # to other people's systems, each an extra of its own
+    "pyod": {"pyod"},
+    "polars": {"polars", "pyarrow"},
+    "duckdb": {"duckdb", "pyarrow"},
+    "dask": {"dask"},
+    "spark": {"pyspark", "pyarrow"},
+    "ray": {"ray", "pyarrow"},
+    "kafka": {"confluent-kafka", "pyarrow"},
+    "serve": {"fastapi", "prometheus-client", "pyarrow", "uvicorn"},
+    "mlflow": {"mlflow-skinny", "pandas"},
+    "pandera": {"pandera", "pandas"},
+    "gx": {"great-expectations"},
+    "imblearn": {"imbalanced-learn"},
+    "distributed": {"lightning-fabric", "pyarrow"},
+}
+EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "parquet", "cli", "all", "demo", "docs", "dev", *BRIDGES}
 
 
 def run(*command: object) -> str:
@@ -96,7 +111,7 @@ def test_every_extra_is_declared(metadata: Message) -> None:
     assert requirements(metadata, "plot") == {"matplotlib"}
     assert requirements(metadata, "parquet") == {"pyarrow", "tqdm"}
     assert requirements(metadata, "cli") == {"pyarrow", "tqdm", "typer"}
-    assert requirements(metadata, "pyod") == {"pyod"}
+    assert {name: requirements(metadata, name) for name in BRIDGES} == BRIDGES
     assert [extra for extra in EXTRAS if not requirements(metadata, extra)] == []
 
 
