@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -50,20 +50,56 @@ class Records:
                 raise SchemaError(
                     f"row {row} of {self.place} is no object with columns, but {_short(record)}."
                 )
-        named = {name for record in records for name in record}
-        for name in self.columns:
-            if records and name not in named:
-                raise SchemaError(f"{self.place} has no column {name!r}.{did_you_mean(name, named)}")
+        if records:
+            self._check_names({name for record in records for name in record})
         return self.of_columns({name: [record.get(name) for record in records] for name in self.columns})
+
+    def sifted(self, records: Sequence[Record]) -> tuple[pa.Table, dict[int, str]]:
+        """The records that can be read as a table, and of the others why not.
+
+        Each is judged by itself, so that none depends on the records that it came with: it must have all
+        columns, and what is missing is null.
+
+        Returns
+        -------
+        Table
+            Without the records that were refused.
+        dict
+            The error of each refused record, by its number.
+        """
+        refused: dict[int, str] = {}
+        whole = []
+        for row, record in enumerate(records):
+            try:
+                self._check_names(record)
+                whole.append(row)
+            except SchemaError as error:
+                refused[row] = str(error)
+
+        def tables(rows: Sequence[int]) -> list[pa.Table]:
+            """Halved until each record that is refused stands alone."""
+            try:
+                return [self.table([records[row] for row in rows])]
+            except SchemaError as error:
+                if len(rows) == 1:
+                    refused[rows[0]] = str(error)
+                    return []
+                half = len(rows) // 2
+                return tables(rows[:half]) + tables(rows[half:])
+
+        return pa.concat_tables(tables(whole) or [self.table([])]), refused
+
+    def _check_names(self, names: Collection[str]) -> None:
+        for name in self.columns:
+            if name not in names:
+                raise SchemaError(f"{self.place} has no column {name!r}.{did_you_mean(name, names)}")
 
     def of_columns(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         """Lists of values by column as a table; columns that the model does not know are left out."""
-        arrays = {}
-        for name, storage in self.columns.items():
-            if name not in columns:
-                raise SchemaError(f"{self.place} has no column {name!r}.{did_you_mean(name, columns)}")
-            arrays[name] = self._array(name, storage, columns[name])
-        return pa.table(arrays)
+        self._check_names(columns)
+        return pa.table(
+            {name: self._array(name, storage, columns[name]) for name, storage in self.columns.items()}
+        )
 
     def _array(self, name: str, storage: Any, values: Sequence[Any]) -> Any:
         family = storage.family
@@ -73,7 +109,7 @@ class Records:
         for row, value in enumerate(values):
             missing = value is None or (isinstance(value, float) and math.isnan(value))
             wrong = not isinstance(value, fine) or (isinstance(value, bool) and bool not in fine)
-            if not missing and (wrong or (family == "integer" and value != int(value))):
+            if not missing and (wrong or (family == "integer" and value % 1 != 0)):
                 words = "text, of a time" if as_text else words
                 raise SchemaError(
                     f"column {name!r} holds {_short(value)} in row {row} of {self.place}, where {words} was "
@@ -82,7 +118,7 @@ class Records:
             plain.append(None if missing else value)
         try:
             array = pa.chunked_array([pa.array(plain, kind)])
-        except (pa.ArrowException, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise SchemaError(f"column {name!r} of {self.place} cannot be read: {error}") from error
         if not as_text:
             return array

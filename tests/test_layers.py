@@ -172,6 +172,8 @@ BRIDGES = {
     "arrow": {"pyarrow"},
     "dask": {"dask"},
     "duckdb": {"duckdb", "pyarrow"},
+    "http": {"fastapi", "prometheus_client", "pyarrow", "starlette"},
+    "kafka": {"confluent_kafka"},
     "pandera": {"pandera"},
     "polars": {"polars"},
     "records": {"pyarrow"},
