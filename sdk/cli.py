@@ -1,4 +1,5 @@
-"""The command `lookalike`: fit, score, explain, generate, impute, augment, report, export, verify, info.
+"""The command `lookalike`: fit, score, explain, generate, impute, augment, report, export, verify, info and
+serve.
 
 Tables come from CSV, Parquet and Arrow files, folders, globs and stdin, and go on in constant memory where
 the work allows it. What was asked goes to stdout or a file, all else to stderr.
@@ -405,6 +406,50 @@ def info(
         typer.echo("\n".join(f"{key}: {value}" for key, value in about.items()))
 
 
+@app.command(
+    epilog="Examples: lookalike serve orders.onnx --port 8080; lookalike serve today=orders.onnx users.onnx; "
+    'curl localhost:8000/models/orders/score -d \'[{"kind": "book", "price": 890}]\''
+)
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Files of `export`, served under their names, or NAME=FILE.", metavar="MODEL..."),
+    ],
+    host: Annotated[str, typer.Option(help="0.0.0.0 is reached from other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes one that is free.", min=0, max=65_535)] = 8000,
+    max_bytes: Annotated[int, typer.Option(help="Of a request.")] = 16 << 20,
+    max_rows: Annotated[int, typer.Option(help="Of a request.")] = 100_000,
+    max_running: Annotated[
+        int | None, typer.Option(help="Requests computed at a time; by default one a processor.")
+    ] = None,
+    max_waiting: Annotated[int, typer.Option(help="Requests that wait; more are answered 429.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds to an answer; then it is 503.")] = 30.0,
+    threads: Annotated[int, typer.Option(help="Threads of a request.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    false_alarm_rate: Rate = None,
+) -> None:
+    """Answer scores and reasons over HTTP: JSON, Arrow, or the Open Inference Protocol.
+
+    Metrics for Prometheus are at /metrics. SIGTERM and Ctrl-C stop it once running requests are answered.
+    """
+    for module in ("uvicorn", "fastapi", "prometheus_client", "pyarrow"):
+        require(module, "serve", "lookalike serve")
+    from lookalike.integrations import http
+
+    application = http.app(
+        _named(models),
+        max_bytes=max_bytes,
+        max_rows=max_rows,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        timeout=timeout,
+        threads=threads,
+        device=device,
+        false_alarm_rate=false_alarm_rate,
+    )
+    http.serve(application, host, port, timeout, _say)
+
+
 # ---- what commands share -----------------------------------------------------------------------------------
 
 
@@ -518,6 +563,18 @@ def _kinds(asked: Sequence[str] | None, names: Sequence[str]) -> dict[str, Any] 
             raise ValueError(f"--schema {one}: {kind!r} is none of {', '.join(KINDS)}.")
         found[name] = getattr(la, kind.title())()
     return found or None
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    """Files by the names that they are served under."""
+    named: dict[str, str] = {}
+    for one in models:
+        name, _, path = one.rpartition("=") if not os.path.exists(one) else ("", "", one)
+        name = name or os.path.splitext(os.path.basename(path))[0]
+        if name in named:
+            raise ValueError(f"two models are called {name!r}: name one of them, as in NAME={path}.")
+        named[name] = path
+    return named
 
 
 def _settings(asked: Sequence[str] | None) -> dict[str, Any]:

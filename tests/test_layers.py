@@ -162,7 +162,10 @@ PLACES = {
     "plotting": Place({"errors", "explanation"}, FRAMES),
     "files": Place({"errors", "archive"}, set()),
     "cli": Place(
-        DATA | FITTING | FACES | {"", "evaluation", "explanation", "files", "runtime", "exporters"},
+        DATA
+        | FITTING
+        | FACES
+        | {"", "evaluation", "explanation", "files", "runtime", "exporters", "integrations"},
         {"numpy", "typer"},
     ),
 }
@@ -172,11 +175,14 @@ BRIDGES = {
     "arrow": {"pyarrow"},
     "dask": {"dask"},
     "duckdb": {"duckdb", "pyarrow"},
-    "http": {"fastapi", "prometheus_client", "pyarrow", "starlette"},
+    "gate": {"starlette"},
+    "http": {"fastapi", "pyarrow", "starlette"},
     "kafka": {"confluent_kafka"},
+    "metrics": {"prometheus_client"},
     "pandera": {"pandera"},
     "polars": {"polars"},
     "records": {"pyarrow"},
+    "streams": {"pyarrow"},
 }
 """What modules of `integrations` load beside: the system that they are for."""
 
