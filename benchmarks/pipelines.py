@@ -55,8 +55,9 @@ class Report:
         self.lines: list[str] = []
         self.path = HERE / "results" / f"pipelines_{part}.txt"
         self(f"$ python benchmarks/pipelines.py {' '.join(sys.argv[1:])}")
-        busy = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before it began"
-        self(f"onnxruntime {metadata.version('onnxruntime')}; {busy}")
+        load, cores = os.getloadavg()[0], os.cpu_count()
+        busy = ", which others kept busy" if load > 1 else ""
+        self(f"onnxruntime {metadata.version('onnxruntime')}; load {load:.1f} on {cores} cores{busy}")
 
     def __call__(self, line: str = "") -> None:
         self.lines.append(line)

@@ -75,7 +75,9 @@ def app(
     ==============================================  ==========================================================
 
     Errors are ``{"error": "..."}``: 400 for rows that do not fit (which column, which row), 404, 413 for too
-    many bytes or rows, 429 where too many wait, 503 where a request has waited or run for too long.
+    many bytes or rows, 429 where too many wait, 503 where a request has waited or run for too long. In JSON a
+    missing value is null, NaN or left out. Bodies take `max_bytes` of memory for each request that runs or
+    waits, at most.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def app(
     served = {}
     for name, model in _named(models).items():
         scorer = Scorer(model, **options)
-        served[name] = _Served(name, scorer, Records(scorer.model.schema_))
+        served[name] = _Served(name, scorer, Records(scorer.model))
     gate, metrics = Gate(running, max_waiting, max_bytes, timeout), Metrics()
     # Pages of documentation would load scripts from elsewhere.
     application = FastAPI(title="lookalike", version=__version__, docs_url=None, redoc_url=None)
@@ -236,18 +238,25 @@ def serve(
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=2048) as listening:
-        config = uvicorn.Config(
-            application, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(grace)
-        )
         # As asyncio does for sockets that it makes; without it each answer waits for an acknowledgement.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        shown = f"[{host}]" if ":" in host else host
-        if say is not None:
-            say(f"serving at http://{shown}:{listening.getsockname()[1]}")
-        # uvicorn stops at a signal, and then sends it to who had it before: nobody, so that this returns.
-        before = {kind: signal.signal(kind, lambda *_: None) for kind in (signal.SIGTERM, signal.SIGINT)}
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(grace)
+            )
+        )
+
+        def stop(*_: Any) -> None:
+            server.should_exit = True
+
+        # While it runs uvicorn takes signals itself. Here they are taken before that, and after it, when uvicorn
+        # sends them on to who had them first.
+        before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            if say is not None:
+                shown = f"[{host}]" if ":" in host else host
+                say(f"serving at http://{shown}:{listening.getsockname()[1]}")
+            server.run(sockets=[listening])
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)

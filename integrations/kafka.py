@@ -125,7 +125,7 @@ class Worker:
         self.source, self.target, self.dead_letters = source, target, dead_letters
         self.batch_size, self.wait, self.decode, self.encode = batch_size, wait, decode, encode
         self.counts = Counts()
-        self._records = Records(self.scorer.model.schema_, "the record")
+        self._records = Records(self.scorer.model, "the record")
         self._stopped = threading.Event()
         self._consumer_config = {
             "auto.offset.reset": "earliest",

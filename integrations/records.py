@@ -26,15 +26,25 @@ class Records:
 
     Parameters
     ----------
-    schema : Schema
-        Its columns of times and durations are read from text, as the command line reads it; a value that a
-        record lacks, or that is null or NaN, is missing.
+    model : model
+        Fitted, or opened by `runtime.load`. Its columns of times and durations are read from text, as the
+        command line reads it; a value that a record lacks, or that is null or NaN, is missing.
     place : str
         What records are called in errors.
+
+    Raises
+    ------
+    TypeError
+        If the model has no schema, as those around other estimators.
     """
 
-    def __init__(self, schema: Any, place: str = "the request") -> None:
-        self.columns = {str(c.name): c.storage for c in schema.columns if isinstance(c, Encoded)}
+    def __init__(self, model: Any, place: str = "the request") -> None:
+        if not hasattr(model, "schema_"):
+            raise TypeError(
+                f"records are read by the schema of a model, and {type(model).__name__} has none. "
+                "Take one of lookalike's families, or a file that one was exported to."
+            )
+        self.columns = {str(c.name): c.storage for c in model.schema_.columns if isinstance(c, Encoded)}
         self.place = place
 
     def table(self, records: Sequence[Record]) -> pa.Table:

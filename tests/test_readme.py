@@ -17,6 +17,7 @@ README = ROOT / "README.md"
 DOCUMENTS = [
     README,
     *(ROOT / "docs" / name for name in ("command_line.md", "decisions.md", "explaining.md", "serving.md")),
+    *sorted((ROOT / "docs" / "systems").glob("*.md")),
 ]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -36,3 +36,35 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
     assert len(rows) == 5000
     assert {"carrier", "dest", "dep_delay"} <= set(rows)
     assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
+
+
+def printed_by(sample: str) -> str:
+    command = [sys.executable, str(SAMPLES / sample), "--rows", "1500", "--steps", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_serve_http_answers_and_stops() -> None:
+    said = printed_by("serve_http.py")
+    for words in (
+        "because of",
+        "of 200 others are anomalies",
+        "400: column 'air_time' holds 'long' in row 0",
+        'lookalike_rows_total{model="flights"} 201.0',
+        "The server ended with 0.",
+    ):
+        assert words in said
+
+
+@pytest.mark.slow
+def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
+    said = printed_by("kafka_scores.py")
+    for words in (
+        "999 flights scored",
+        "1 refused",
+        "the oddest",
+        "refused: number 500, the record has no column",
+    ):
+        assert words in said
