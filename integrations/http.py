@@ -249,7 +249,7 @@ def serve(
         def stop(*_: Any) -> None:
             server.should_exit = True
 
-        # While it runs uvicorn takes signals itself. Here they are taken before that, and after it, when uvicorn
+        # While it runs uvicorn takes signals itself. Here they are taken before that, and after it, when it
         # sends them on to who had them first.
         before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
