@@ -29,6 +29,7 @@ WARM_UP = 50  # steps
 N_EVALUATIONS = 20
 NOISE = 0.02  # of the gain since the first evaluation
 CLOCKED = 30  # steps after which a time budget is turned into a number of steps
+SHUFFLED = 1 << 22  # rows up to which an epoch has an order; those of more are drawn with replacement
 
 
 class Data(Protocol):
@@ -206,15 +207,17 @@ class _Run:
         return self.history.seconds + time.monotonic() - self.started
 
     def _rows_of_step(self) -> Tensor:
-        """Positions of this step's rows in an endless run of shuffled epochs."""
+        """Positions of this step's rows in an endless run of shuffled epochs; of very many, random ones."""
         n, size = len(self.data), self.schedule.batch_size
+        if n > SHUFFLED:  # an order of all would take memory, and few runs would come to its end
+            return torch.randint(n, (size,), generator=seeded(self.seed, "rows", self.step))
         start, stop = self.step * size, (self.step + 1) * size
         parts = []
         for epoch in range(start // n, (stop - 1) // n + 1):
             if self.epoch[0] != epoch:
                 self.epoch = (epoch, torch.randperm(n, generator=seeded(self.seed, "epoch", epoch)))
             parts.append(self.epoch[1][max(start - epoch * n, 0) : stop - epoch * n])
-        return torch.cat(parts).to(self.device)
+        return torch.cat(parts)
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / WARM_UP)
@@ -238,7 +241,7 @@ class _Run:
     def advance(self) -> None:
         """Take one step."""
         generator = seeded(self.seed, "step", self.step, self.device)
-        rows = self.data.batch(self._rows_of_step(), generator)
+        rows = self.data.batch(self._rows_of_step().to(self.device), generator)
         for k, (loss, parameters) in enumerate(self.model.objectives(rows, generator)):
             if k == len(self.losses):
                 self.losses.append(torch.zeros((), device=self.device))
