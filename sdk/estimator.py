@@ -33,7 +33,7 @@ from lookalike.persistence import State
 from lookalike.preprocessing import MAX_VALUES, Numbers, TableCodec, TrainingRows
 from lookalike.schema import Schema, Table
 from lookalike.stored import stored
-from lookalike.training import Callback, Schedule, seeded, train
+from lookalike.training import ALONE, Callback, Peers, Schedule, seeded, train
 from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
@@ -133,10 +133,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             If a parameter is out of its range, or y is not of 1 and -1 or of another length than X.
         """
         with ExitStack() as stack:  # what training rows take on disk is given back, however fit ends
-            self._fit(X, y, stack)
+            self._fit(X, y, stack, ALONE)
         return self
 
-    def _fit(self, X: Any, y: object, stack: ExitStack) -> None:
+    def _fit(self, X: Any, y: object, stack: ExitStack, peers: Peers) -> None:
         check_parameters(self.get_params(deep=False))
         device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
@@ -206,6 +206,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             if self.checkpoint is not None
             else "",
             verbose=self.verbose,
+            peers=peers,
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
