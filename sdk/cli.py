@@ -25,7 +25,7 @@ from lookalike.columns import Encoded, Ignored
 from lookalike.conditions import Balanced, Between, OneOf, Present
 from lookalike.errors import ConditionError, LookalikeError, SchemaError, did_you_mean, require
 from lookalike.explanation import shown
-from lookalike.files import STREAM, Part, Reader, inferred, known, open_writer, typed
+from lookalike.files import STREAM, Part, Reader, Stored, inferred, known, open_writer, typed
 from lookalike.parameters import Range
 
 FAMILIES = ("detector", "synthesizer", "mixture", "vae", "gan", "diffusion", "hybrid")
@@ -103,14 +103,16 @@ def fit(
 ) -> None:
     """Learn what the rows of tables look like.
 
-    Take the detector to score, the synthesizer to generate; the other families do both.
+    Take the detector to score, the synthesizer to generate; the other families do both. Parquet and Arrow
+    files may hold more rows than memory, but for the synthesizer.
     """
     if family not in FAMILIES:
         raise typer.BadParameter(f"{family!r} is none of {', '.join(FAMILIES)}.", param_hint="--family")
     _set_threads(threads)
-    table = _whole(tables, format)
+    reader = Reader(tables, format)
+    table = Stored(reader) if reader.is_stored and family != "synthesizer" else _table(reader)
     kind = getattr(la, _CLASSES.get(family, family.title()))
-    settings = {"random_state": seed, "schema": _kinds(schema, table.column_names), **_settings(parameters)}
+    settings = {"random_state": seed, "schema": _kinds(schema, table.schema.names), **_settings(parameters)}
     allowed = kind().get_params()
     for name in settings:
         if name not in allowed:
@@ -119,7 +121,7 @@ def fit(
         settings["verbose"] = _watched()
     model = kind(**settings).fit(table)
     digest = model.save(out)
-    _say(f"{table.num_rows:,} rows learned by {model}")
+    _say(f"{table.count_rows() if isinstance(table, Stored) else table.num_rows:,} rows learned by {model}")
     _say(f"{out} written, SHA-256 {digest}")
 
 
@@ -502,7 +504,11 @@ def _joined(reader: Reader) -> Iterator[Part]:
 
 
 def _whole(places: Sequence[str], format: str | None) -> Any:
-    table, text = Reader(places, format).whole()
+    return _table(Reader(places, format))
+
+
+def _table(reader: Reader) -> Any:
+    table, text = reader.whole()
     return inferred(table) if text else table
 
 

@@ -91,6 +91,15 @@ class Column:
         """Learn from the values of a column, or refuse it."""
         return self.learned(name=values.name, storage=values.storage, missing=float(values.missing.mean()))
 
+    def joined(self, other: Self) -> Self:
+        """What this column learned of some rows and another of others.
+
+        But for the share that is missing: it takes the numbers of rows to tell.
+        """
+        # How a missing value is written is known where one was seen.
+        seen = self if self.missing or not other.missing else other
+        return self.learned(storage=seen.storage, missing=max(self.missing, other.missing))
+
     def learned(self, **what: Any) -> Self:
         """Copy with learned attributes set."""
         fitted = copy.copy(self)

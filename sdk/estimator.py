@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal, Self, cast
@@ -21,6 +22,7 @@ from lookalike import archive, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
+from lookalike.datasets import Dataset, Tally, is_dataset
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
@@ -28,9 +30,10 @@ from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
-from lookalike.preprocessing import MAX_VALUES, Numbers, TableCodec
+from lookalike.preprocessing import MAX_VALUES, Numbers, TableCodec, TrainingRows
 from lookalike.schema import Schema, Table
-from lookalike.training import Callback, Schedule, seeded, train
+from lookalike.stored import stored
+from lookalike.training import ALONE, Callback, Peers, Schedule, seeded, train
 from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
@@ -108,13 +111,15 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
+        X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns), or pyarrow.dataset.Dataset
             Numbers, text, categories, booleans, dates; missing values are learned. A tenth of the rows, at
             most 4,096, is held out to calibrate scores, and as many to weigh energies and to stop early.
+            A dataset may be larger than memory: it is read three times, and its encoded rows are kept on
+            disk while the model learns.
         y : array-like of shape (n_rows,), optional
             -1 for rows known to be anomalies, 1 for the others, labelled or not. Known anomalies are not
             learned from; they choose between energies, and rows like them are odder. Labels without any -1
-            are ignored, for scikit-learn's sake.
+            are ignored, for scikit-learn's sake. Not with a dataset.
 
         Returns
         -------
@@ -127,10 +132,20 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         ValueError
             If a parameter is out of its range, or y is not of 1 and -1 or of another length than X.
         """
+        with ExitStack() as stack:  # what training rows take on disk is given back, however fit ends
+            self._fit(X, y, stack, ALONE)
+        return self
+
+    def _fit(self, X: Any, y: object, stack: ExitStack, peers: Peers) -> None:
         check_parameters(self.get_params(deep=False))
         device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
-        schema = Schema.fit(X, self.schema)
+        X, dataset = _gathered(X, y)
+        if dataset is None:
+            schema = Schema.fit(X, self.schema)
+        else:  # all but the training itself goes by a sample of the rows
+            drawn, X = dataset.sample(seed)
+            schema = dataset.schema(X, self.schema)
         everything = schema.encode(X)
         odd = _known_anomalies(y, len(everything))
         anomalies = everything.rows(np.flatnonzero(odd))
@@ -146,7 +161,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         calibration, watched, training = np.split(order, [part, part + watch])
         training = np.sort(training)
 
-        codec = _fit_codec(schema, table, training, self.max_levels, self._most_values)
+        if dataset is None:
+            tally = Tally.of(schema, table.rows(training))
+        else:
+            tally = Tally.told(schema, dataset.n_rows) - Tally.of(schema, table.rows(order[: part + watch]))
+        codec = _fit_codec(schema, table, training, tally, self.max_levels, self._most_values)
         width = self._width(n)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
         rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
@@ -154,12 +173,23 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
         model.prepare(memory)
         if model.wary:
-            training = training[~_strays(codec, memory, table.rows(training))]
-        data = codec.training_rows(*_tensors(table.rows(training)), measured=model.measured).to(device)
+            afar = _afar(codec, memory, table.rows(training))
+            training = training[~strays(afar).cpu().numpy()]
+
+        def encoded(rows: Table) -> TrainingRows:
+            return codec.training_rows(*_tensors(rows), measured=model.measured)
+
+        if dataset is None:
+            data = encoded(table.rows(training)).to(device)
+        else:
+            parts = dataset.encoded(schema, np.sort(drawn[order[: part + watch]]))
+            if model.wary:
+                parts = (p.rows(~strays(_afar(codec, memory, p), afar).cpu().numpy()) for p in parts)
+            data = stack.enter_context(stored(map(encoded, parts)))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
-        pace = self._pace * len(training) ** 0.6
+        pace = self._pace * len(data) ** 0.6
         steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
         schedule = Schedule(
             steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
@@ -176,11 +206,12 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             if self.checkpoint is not None
             else "",
             verbose=self.verbose,
+            peers=peers,
         )
-        self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(training)
+        self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
         some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
-        energies = Energies(codec, model, memory, len(training))
+        energies = Energies(codec, model, memory, len(data))
         told = (table.rows(training[some]), table.rows(watched[:MOST_WEIGHED]), anomalies)
         self.blend_ = Blend.learn(*(energies.totals(*_tensors(rows)) for rows in told))
         normal = Calibration(self._scores(table.rows(calibration)))
@@ -189,9 +220,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         else:
             offset = float(np.percentile(self._scores(everything), 100.0 * float(self.contamination)))
         self._learn(
-            State(schema, codec, model, memory, self.blend_, normal, history, width, len(training), offset)
+            State(schema, codec, model, memory, self.blend_, normal, history, width, len(data), offset)
         )
-        return self
 
     def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
         """Digest of all that decides the course of a fit."""
@@ -434,36 +464,49 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def _gathered(X: Any, y: object) -> tuple[Any, Dataset | None]:
+    """The rows as one table, or as a dataset of more than a sample would hold."""
+    if not is_dataset(X):
+        return X, None
+    if y is not None:
+        raise ValueError(
+            "y goes with a table in memory, got a dataset. Leave known anomalies out of it: "
+            "dataset.filter(condition)."
+        )
+    dataset = Dataset(X)
+    return (dataset.whole(), None) if dataset.is_small else (X, dataset)
+
+
 def _fit_codec(
-    schema: Schema, table: Table, training: NDArray[np.int64], max_levels: int, most_values: int
+    schema: Schema,
+    table: Table,
+    training: NDArray[np.int64],
+    tally: Tally,
+    max_levels: int,
+    most_values: int,
 ) -> TableCodec:
     """Learn the numeric half from training rows alone: rows held out stay exchangeable with new ones."""
-    part = table.rows(training)
-    empty = np.isnan(part.numbers).all(0)
-    numbers = part.numbers
-    if empty.any():  # all values of a rare column were held out: better those than none
-        numbers = np.where(empty, table.numbers[: len(training)] * np.nan, part.numbers)
-        for j in np.flatnonzero(empty):
-            numbers[0, j] = np.nanmedian(table.numbers[:, j])
+    numbers = table.numbers[training]
+    empty = np.isnan(numbers).all(0)
+    for j in np.flatnonzero(empty):  # all values of a rare column were held out: better those than none
+        seen = table.numbers[~np.isnan(table.numbers[:, j]), j]
+        numbers[0, j] = np.median(seen) if len(seen) else schema.number_columns[j].least
     sizes = [len(column.levels) for column in schema.category_columns]
-    counts = [np.bincount(ids, minlength=size + 2) for ids, size in zip(part.ids.T, sizes, strict=True)]
-    d = len(schema.number_columns)
     return TableCodec(
         Numbers.fit(numbers, most_values),
-        np.flatnonzero(np.isnan(part.numbers).any(0)).tolist(),
-        [count[:size] for count, size in zip(counts, sizes, strict=True)],
-        [int(count[size + 1]) for count, size in zip(counts, sizes, strict=True)],
-        range(d + len(sizes)),
+        np.flatnonzero(tally.blank).tolist(),
+        [count[:size] for count, size in zip(tally.levels, sizes, strict=True)],
+        [int(count[size + 1]) for count, size in zip(tally.levels, sizes, strict=True)],
+        range(len(schema.number_columns) + len(sizes)),
         max_levels,
     )
 
 
-def _strays(codec: TableCodec, memory: Memory, table: Table) -> NDArray[np.bool_]:
-    """Which rows are so far from most that a model could only learn them by heart, shape (n,)."""
+def _afar(codec: TableCodec, memory: Memory, table: Table) -> Tensor:
+    """How far rows are from most: strays could only be learned by heart, (n,)."""
     parts = (table.rows(slice(i, i + STRAY_CHUNK)) for i in range(0, len(table), STRAY_CHUNK))
     with torch.inference_mode():
-        energy = torch.cat([memory.afar(codec(*_tensors(p)).to(memory.rows.device)) for p in parts])
-    return strays(energy).cpu().numpy()
+        return torch.cat([memory.afar(codec(*_tensors(p)).to(memory.rows.device)) for p in parts])
 
 
 def _tensors(table: Table) -> tuple[Tensor, Tensor]:

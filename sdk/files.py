@@ -122,6 +122,8 @@ class Reader:
     ----------
     n_rows : int or None
         Rows in all, where files say so before they are read.
+    is_stored : bool
+        Whether the files are typed ones that can be read again.
     """
 
     def __init__(self, places: Sequence[str], format: str | None = None) -> None:
@@ -129,6 +131,7 @@ class Reader:
         self.files = found(places)
         self._formats = [format_of(f, format, "csv" if f == STREAM else None) for f in self.files]
         self.n_rows = self._counted()
+        self.is_stored = STREAM not in self.files and set(self._formats) <= {"parquet", "arrow"}
 
     def _counted(self) -> int | None:
         if set(self._formats) != {"parquet"} or STREAM in self.files:
@@ -150,6 +153,13 @@ class Reader:
                     yield Part(table.select(names), file, first, kind in ("csv", "tsv"))
                     first += table.num_rows
 
+    def schemas(self) -> Iterator[Any]:
+        """What each file says of its columns."""
+        for file, kind in zip(self.files, self._formats, strict=True):
+            with open(file, "rb") as source:
+                tables = _READ[kind](source)
+                yield _said(file, lambda _: next(tables).schema)  # noqa: B023
+
     def whole(self) -> tuple[Any, bool]:
         """All rows as one table, and whether its values are text."""
         pa = require("pyarrow", _EXTRA, _PURPOSE)
@@ -160,6 +170,36 @@ class Reader:
         if any(part.text != text for part in parts):
             raise SchemaError("CSV and typed files cannot be read as one table: convert one of them.")
         return pa.concat_tables([part.table for part in parts], promote_options="permissive"), text
+
+
+class Stored:
+    """Typed files as one dataset, with what `fit` asks of a `pyarrow.dataset.Dataset`.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of Parquet and Arrow files; they are read as often as asked.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        With types that hold the values of all files.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        pa = require("pyarrow", _EXTRA, _PURPOSE)
+        self._reader = reader
+        self.schema = pa.unify_schemas(list(reader.schemas()), promote_options="permissive")
+
+    def count_rows(self) -> int:
+        """Rows of all files."""
+        told = self._reader.n_rows
+        return sum(part.table.num_rows for part in self._reader) if told is None else told
+
+    def to_batches(self, batch_size: int, **_: object) -> Iterator[Any]:
+        """The rows in record batches of at most `batch_size`."""
+        for part in self._reader:
+            yield from part.table.cast(self.schema).to_batches(max_chunksize=batch_size)
 
 
 def _said(file: str, call: Callable[[str], Any]) -> Any:

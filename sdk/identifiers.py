@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, ClassVar, Self
@@ -58,6 +58,15 @@ class Identifier(Column):
             "only text and whole numbers can. Declare la.Ignored() to leave it out."
         )
 
+    def joined(self, other: Self) -> Self:
+        both = super().joined(other)
+        mine, theirs = ((c.style, c.prefix, c.suffix) for c in (self, other))
+        if mine == theirs:
+            padded = [column.width for column in (self, other) if column.width]
+            low, high = min(self.low, other.low), max(self.high, other.high)
+            return both.learned(low=low, high=high, width=min(padded, default=0))
+        return both.learned(**_unlike([self.prefix, other.prefix]), suffix="", low=0, high=0)
+
     def generate(self, seed: int, rows: NDArray[np.int64]) -> Values:
         data = _IDENTIFIER_STYLES[self.style](self, seed, rows)
         missing = np.zeros(len(rows), dtype=bool)
@@ -108,6 +117,11 @@ def _pattern(texts: list[str]) -> dict[str, Any]:
         high = max(map(int, found))
         if high < 2**63:
             return {"style": "numbered", "prefix": prefix, "suffix": suffix, "width": width, "high": high}
+    return _unlike(texts)
+
+
+def _unlike(texts: Sequence[str]) -> dict[str, Any]:
+    """Texts of a pattern with which none of these begins."""
     word = "new-"
     while any(text.startswith(word) for text in texts):
         word = "new-" + word

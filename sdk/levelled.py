@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -70,8 +70,18 @@ class Levelled(Encoded):
             counts = {label: n for label, n in counts.items() if n}
         for level in self.also_legal(values):
             counts.setdefault(level, 0)
+        return fitted._ranked(counts)
+
+    def joined(self, other: Self) -> Self:
+        counts = dict(zip(self.levels, self.counts, strict=True))
+        for level, n in zip(other.levels, other.counts, strict=True):
+            counts[level] = counts.get(level, 0) + n
+        return super().joined(other)._ranked(counts)
+
+    def _ranked(self, counts: Mapping[Scalar, int]) -> Self:
+        """Copy with these levels, the most frequent first."""
         order = sorted(counts, key=lambda level: (-counts[level], level))
-        return fitted.learned(levels=tuple(order), counts=tuple(counts[level] for level in order))
+        return self.learned(levels=tuple(order), counts=tuple(counts[level] for level in order))
 
     def also_legal(self, values: Values) -> Sequence[Scalar]:
         """Levels that are legal whether fit saw them or not."""
@@ -261,6 +271,13 @@ class Categorical(Levelled):
             both = tuple(dict.fromkeys(self.also_legal(values)))
             fitted = fitted.learned(storage=replace(values.storage, categories=both))
         return fitted
+
+    def joined(self, other: Self) -> Self:
+        both = super().joined(other)
+        if self.storage.categories is None or other.storage.categories is None:
+            return both
+        categories = tuple(dict.fromkeys([*self.storage.categories, *other.storage.categories]))
+        return both.learned(storage=replace(both.storage, categories=categories))
 
     def also_legal(self, values: Values) -> Sequence[Scalar]:
         declared = list(values.storage.categories or ())

@@ -52,6 +52,12 @@ class Measured(Encoded):
             )
         return fitted
 
+    def joined(self, other: Self) -> Self:
+        both = super().joined(other)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        step = math.gcd(self.step, other.step, self.origin - other.origin)
+        return both.learned(low=low, high=high, origin=min(self.origin, other.origin), step=step)
+
     def encode(self, values: Values, allow_missing: bool = False) -> NDArray[np.float64]:
         """Turn values into float64; NaN where missing."""
         self.conform(values, allow_missing)
@@ -73,11 +79,16 @@ class Measured(Encoded):
         """Whether the encoded number is the value itself."""
         return self.origin == 0 and self.step == 1
 
+    @property
+    def least(self) -> float:
+        """The least number, encoded."""
+        return (self.low - self.origin) / self.step
+
     def decode(self, encoded: NDArray[np.float64]) -> Values:
         """Turn float64 back into values: within the range of fit and on its grid."""
         encoded = np.asarray(encoded, dtype=np.float64)
         missing = np.isnan(encoded)
-        data = self._on_grid(np.where(missing, (self.low - self.origin) / self.step, encoded))
+        data = self._on_grid(np.where(missing, self.least, encoded))
         return Values(self.name, self.storage, data, missing)
 
     def _on_grid(self, encoded: NDArray[np.float64]) -> Array:
@@ -270,6 +281,11 @@ class Number(Measured):
             state = {"integral": True, "decimals": 0}
         self._within_bounds(values, low, high)
         return fitted.learned(**state, **self._range(data, low, high))
+
+    def joined(self, other: Self) -> Self:
+        few = (self.decimals, other.decimals)
+        decimals = None if None in few else max(filter(None, few), default=0)
+        return super().joined(other).learned(decimals=decimals, integral=self.integral and other.integral)
 
     def _range(self, data: Array, low: float, high: float) -> dict[str, float]:
         """What is generated lies between these; whole numbers too large for float64 also need an origin."""

@@ -204,18 +204,19 @@ class Memory(nn.Module):
         return torch.cat([cells[:, :d] * present, cells[:, d:]], 1)
 
 
-def strays(energy: Tensor) -> Tensor:
+def strays(energy: Tensor, among: Tensor | None = None) -> Tensor:
     """Which rows have an energy, (n,), far above the median of the fourth roots, (n,) bool.
+
+    The median is that of these rows, or of those that they are `among`.
 
     Hampel's identifier (Davies and Gather, "The identification of multiple outliers", Journal of the American
     Statistical Association 88, 1993): up to half of the rows may be odd without hiding each other.
     """
-    root = energy.double().sqrt().sqrt()
-    gap = root - root.median()
-    spread = ROBUST * gap.abs().median()
-    return (gap > STRAY * spread) & (
-        spread > LEAST_SPREAD * root.median()
-    )  # most rows alike: no scale to tell by
+    root, usual = (e.double().sqrt().sqrt() for e in (energy, energy if among is None else among))
+    middle = usual.median()
+    spread = ROBUST * (usual - middle).abs().median()
+    # Where most rows are alike there is no scale to tell by.
+    return (root - middle > STRAY * spread) & (spread > LEAST_SPREAD * middle)
 
 
 def _doubted(x: Tensor, from_each: Tensor) -> Tensor:

@@ -219,10 +219,11 @@ class TrainingRows(nn.Module):
         return len(self.ids)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Rows:
-        low = self.low[index]
-        u = torch.rand(low.shape, generator=generator, device=low.device)
-        numbers = torch.special.ndtri(low + u * (self.high[index] - low))
-        return Rows(numbers, self.ids[index].long(), None if self.units is None else self.units[index])
+        index, device = index.to(self.low.device), generator.device  # rows may be too many for the device
+        low, high, ids = (table[index].to(device) for table in (self.low, self.high, self.ids))
+        u = torch.rand(low.shape, generator=generator, device=device)
+        numbers = torch.special.ndtri(low + u * (high - low))
+        return Rows(numbers, ids.long(), None if self.units is None else self.units[index].to(device))
 
 
 class TableCodec(nn.Module):

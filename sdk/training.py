@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ WARM_UP = 50  # steps
 N_EVALUATIONS = 20
 NOISE = 0.02  # of the gain since the first evaluation
 CLOCKED = 30  # steps after which a time budget is turned into a number of steps
+SHUFFLED = 1 << 22  # rows up to which an epoch has an order; those of more are drawn with replacement
 
 
 class Data(Protocol):
@@ -54,6 +56,35 @@ class Trainable(Protocol):
     def fidelity(self, rows: Any, generator: torch.Generator) -> Tensor: ...
 
     def settle(self) -> None: ...
+
+
+class Peers(Protocol):
+    """The processes that take the same steps, each on its share of every batch."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this one; the first tells what happens, and writes files."""
+
+    def share(self, n: int) -> AbstractContextManager[slice]:
+        """Which of a batch's n rows are this process's, to be drawn for and learned from inside."""
+
+    def mean(self, tensors: Sequence[Tensor]) -> bool:
+        """Put the mean over all rows of the batch in place of each; False where there is one process."""
+
+
+class _Alone:
+    """One process, which pays for nothing of that."""
+
+    rank = 0
+
+    def share(self, n: int) -> AbstractContextManager[slice]:
+        return nullcontext(slice(n))
+
+    def mean(self, tensors: Sequence[Tensor]) -> bool:
+        return False
+
+
+ALONE: Peers = _Alone()
 
 
 @dataclass(frozen=True)
@@ -127,6 +158,7 @@ def train(
     checkpoint: str | os.PathLike[str] | None = None,
     fingerprint: str = "",
     verbose: bool = False,
+    peers: Peers = ALONE,
 ) -> History:
     """Train a model in place; it ends with the averaged weights that were best on the rows held out.
 
@@ -138,6 +170,8 @@ def train(
         Written at every evaluation; where it exists, the run goes on from it.
     fingerprint : str
         What makes runs the same; a checkpoint of another run is refused.
+    peers : Peers
+        Processes that train together: each calls this with the same arguments, and ends with equal weights.
 
     Raises
     ------
@@ -146,10 +180,10 @@ def train(
     ArtifactError
         If the checkpoint is damaged or belongs to another run.
     """
-    run = _Run(model, data, schedule, seed)
+    run, first = _Run(model, data, schedule, seed, peers), peers.rank == 0
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint, fingerprint)
-    bar = tqdm(total=run.n_steps, initial=run.step, disable=not verbose, unit="step", leave=True)
+    bar = tqdm(total=run.n_steps, initial=run.step, disable=not (verbose and first), unit="step", leave=True)
     try:
         while not run.history.ended:
             run.advance()
@@ -158,17 +192,17 @@ def train(
                 progress = run.evaluate(held_out)
                 bar.total = run.n_steps
                 bar.set_postfix(loss=" ".join(f"{value:.4g}" for value in progress.loss))
-                answers = [callback(progress) for callback in callbacks]  # all are told, whoever stops
-                if any(answers) and not run.history.ended:
+                answers = [callback(progress) for callback in callbacks if first]  # all, whoever stops
+                if run.agreed(any(answers)) and not run.history.ended:
                     run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
-                if checkpoint is not None:
+                if checkpoint is not None and first:
                     run.save(checkpoint, fingerprint)
     except KeyboardInterrupt:
-        if run.step == 0:
+        if run.step == 0 or peers is not ALONE:  # others may be a step further
             raise
         run.history.ended = f"interrupted at step {run.step} of {run.n_steps}"
         warnings.warn(
-            f"fit was {run.history.ended}; the best weights so far are kept.", LookalikeWarning, stacklevel=3
+            f"fit was {run.history.ended}; the best weights so far are kept.", LookalikeWarning, stacklevel=4
         )
     finally:
         bar.close()
@@ -185,8 +219,10 @@ def seeded(seed: int, purpose: str, k: int, device: torch.device | str = "cpu") 
 class _Run:
     """State of a run: what a checkpoint holds."""
 
-    def __init__(self, model: Trainable, data: Data, schedule: Schedule, seed: int) -> None:
-        self.model, self.data, self.schedule, self.seed = model, data, schedule, seed
+    def __init__(
+        self, model: Trainable, data: Data, schedule: Schedule, seed: int, peers: Peers = ALONE
+    ) -> None:
+        self.model, self.data, self.schedule, self.seed, self.peers = model, data, schedule, seed, peers
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
         self.average = [p.detach().clone() for p in self.parameters]
@@ -206,15 +242,17 @@ class _Run:
         return self.history.seconds + time.monotonic() - self.started
 
     def _rows_of_step(self) -> Tensor:
-        """Positions of this step's rows in an endless run of shuffled epochs."""
+        """Positions of this step's rows in an endless run of shuffled epochs; of very many, random ones."""
         n, size = len(self.data), self.schedule.batch_size
+        if n > SHUFFLED:  # an order of all would take memory, and few runs would come to its end
+            return torch.randint(n, (size,), generator=seeded(self.seed, "rows", self.step))
         start, stop = self.step * size, (self.step + 1) * size
         parts = []
         for epoch in range(start // n, (stop - 1) // n + 1):
             if self.epoch[0] != epoch:
                 self.epoch = (epoch, torch.randperm(n, generator=seeded(self.seed, "epoch", epoch)))
             parts.append(self.epoch[1][max(start - epoch * n, 0) : stop - epoch * n])
-        return torch.cat(parts).to(self.device)
+        return torch.cat(parts)
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / WARM_UP)
@@ -237,22 +275,9 @@ class _Run:
 
     def advance(self) -> None:
         """Take one step."""
-        generator = seeded(self.seed, "step", self.step, self.device)
-        rows = self.data.batch(self._rows_of_step(), generator)
-        for k, (loss, parameters) in enumerate(self.model.objectives(rows, generator)):
-            if k == len(self.losses):
-                self.losses.append(torch.zeros((), device=self.device))
-            self.losses[k] += loss.detach()
-            if not parameters:  # the model has moved itself
-                continue
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for p, gradient in zip(parameters, gradients, strict=True):
-                p.grad = gradient
-            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-            optimizer = self._optimizer(k, parameters)
-            optimizer.param_groups[0]["lr"] = self._learning_rate()
-            optimizer.step()
-            optimizer.zero_grad()
+        index = self._rows_of_step()
+        with self.peers.share(len(index)) as part:
+            self._learn(index[part].to(self.device), seeded(self.seed, "step", self.step, self.device))
         # The average starts short, so that it forgets the random start.
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
@@ -260,17 +285,48 @@ class _Run:
         self.step += 1
         self.since += 1
         if self.schedule.max_seconds is not None and self.step in (CLOCKED, 10 * CLOCKED):
-            pace = self.seconds / self.step
+            pace = self.agreed(self.seconds) / self.step
             self.n_steps = max(min(self.schedule.n_steps, int(self.schedule.max_seconds / pace)), self.step)
+
+    def _learn(self, index: Tensor, generator: torch.Generator) -> None:
+        rows = self.data.batch(index, generator)
+        for k, (loss, parameters) in enumerate(self.model.objectives(rows, generator)):
+            if k == len(self.losses):
+                self.losses.append(torch.zeros((), device=self.device))
+            self.losses[k] += loss.detach()
+            if not parameters:  # the model has moved itself, by means over its rows
+                if self.peers.mean(self.parameters):
+                    self.model.settle()
+                continue
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient
+            self.peers.mean([gradient for gradient in gradients if gradient is not None])
+            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+            optimizer = self._optimizer(k, parameters)
+            optimizer.param_groups[0]["lr"] = self._learning_rate()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def agreed(self, value: float) -> float:
+        """The mean of a number that processes may see differently."""
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        self.peers.mean([shared])
+        return shared.item()
+
+    def _is_late(self) -> bool:
+        limit = self.schedule.max_seconds
+        return limit is not None and self.agreed(self.seconds) > limit
 
     def is_due(self) -> bool:
         """Whether to evaluate now: 20 times in a run, at its end, and when its time is over."""
-        late = self.schedule.max_seconds is not None and self.seconds > self.schedule.max_seconds
+        late = self._is_late()
         return self.step % max(self.n_steps // N_EVALUATIONS, 1) == 0 or self.step >= self.n_steps or late
 
     def evaluate(self, held_out: Any) -> Progress:
         """Look at the losses and, with the averaged weights, at the rows held out."""
         history = self.history
+        self.peers.mean(self.losses)
         means = [float(total) / self.since for total in self.losses]
         for mean in means:
             self._check_finite(mean, "loss")
@@ -282,6 +338,7 @@ class _Run:
             watched = self._with_average(
                 lambda: self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
             )
+            watched = self.agreed(watched)
             self._check_finite(watched, "loss of held-out rows")
             history.held_out.append(watched)
             best = min(history.held_out)
@@ -298,7 +355,7 @@ class _Run:
             self.best = self.average
         if self.step >= self.n_steps:
             history.ended = f"after {self.step} steps"
-        elif self.schedule.max_seconds is not None and self.seconds > self.schedule.max_seconds:
+        elif self._is_late():
             history.ended = f"after max_seconds at step {self.step} of {self.n_steps}"
         return Progress(self.step, self.n_steps, self.seconds, tuple(means), watched)
 
