@@ -172,9 +172,13 @@ BRIDGES = {
     "arrow": {"pyarrow"},
     "dask": {"dask"},
     "duckdb": {"duckdb", "pyarrow"},
+    "generator": {"pyarrow"},
+    "mlflow": {"mlflow"},
     "pandera": {"pandera"},
     "polars": {"polars"},
+    "ray": {"pyarrow", "ray"},
     "records": {"pyarrow"},
+    "spark": {"pyarrow", "pyspark"},
 }
 """What modules of `integrations` load beside: the system that they are for."""
 
