@@ -71,7 +71,7 @@ def log_model(
     pip_requirements : list of str, optional
         By default what runs the file: this version of lookalike with onnxruntime for a CPU.
     **options
-        As of ``mlflow.pyfunc.log_model``: ``input_example``, ``metadata``, ``tags``, ``model_type`` and so on.
+        As of ``mlflow.pyfunc.log_model``: ``input_example``, ``metadata``, ``tags`` and others.
 
     Returns
     -------

@@ -41,7 +41,7 @@ def main() -> None:
         print(served.predict(odd, params={"reasons": 1}).round(3).to_string())
         again = la_mlflow.load_model("models:/tumours@champion")
         apart = np.abs(again.score_samples(tumours) - model.score_samples(tumours)).max()
-        print(f"The same file as a runtime model: scores differ from torch's by {apart:.0e} at most")
+        print(f"A runtime model of the same file: scores differ from torch's by {apart:.0e} at most")
     print("Done.")
 
 

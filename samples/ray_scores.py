@@ -37,7 +37,7 @@ def main(rows: int) -> None:
         odd = scored.filter(expr="is_anomaly").sort("anomaly_score", descending=True)
         print(f"{scored.count():,} flights scored, {odd.count():,} of them odd. The oddest:")
         for row in odd.take(5):
-            flight = f"{row['carrier']} to {row['dest']}, {row['dep_delay']} min late, {row['air_time']} in the air"
+            flight = f"{row['carrier']} to {row['dest']}, {row['dep_delay']} min late"
             print(f"  {flight}: {row['reason_1']}, expected {row['reason_1_expected']}")
 
         drawn = la_ray.generate(drawing, 100_000, given={"origin": "JFK"}, random_state=1)

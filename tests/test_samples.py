@@ -36,3 +36,31 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
     assert len(rows) == 5000
     assert {"carrier", "dest", "dep_delay"} <= set(rows)
     assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, package, arguments, words",
+    [
+        (
+            "spark_scores",
+            "pyspark",
+            ["--rows", "5000"],
+            ["5,000 flights scored", "100,000 flights drawn in 2"],
+        ),
+        ("ray_scores", "ray", ["--rows", "5000"], ["5,000 flights scored", "100,000 flights drawn"]),
+        (
+            "mlflow_registry",
+            "mlflow",
+            [],
+            ["losses logged", "mean radius", "A runtime model of the same file"],
+        ),
+    ],
+)
+def test_samples_of_other_systems(name: str, package: str, arguments: list[str], words: list[str]) -> None:
+    pytest.importorskip(package, reason=f"installed by an extra of its own, as samples/{name}.py says")
+    command = [sys.executable, str(SAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for word in (*words, "Done."):
+        assert word in done.stdout
