@@ -105,13 +105,7 @@ class Scorer:
         """What scores; a file is opened when it is first asked for."""
         if not hasattr(self, "_model"):
             assert self._file is not None
-            key = hashlib.sha256(self._file).hexdigest(), self.threads, self.device
-            with _opening:
-                if key not in _opened:
-                    _opened[key] = runtime.load(
-                        self._file, threads=self.threads, device=self.device, max_bytes=len(self._file)
-                    )
-            self._model = _opened[key]
+            self._model = opened(self._file, self.threads, self.device)
         return self._model
 
     @property
@@ -311,12 +305,37 @@ def names_of(table: Any) -> Iterable[str]:
     return list(nw.from_native(table).columns)
 
 
+def opened(file: bytes, threads: int = 1, device: str = "cpu") -> runtime.Model:
+    """The model of a file's content, which a process opens once."""
+    key = hashlib.sha256(file).hexdigest(), threads, device
+    with _opening:
+        if key not in _opened:
+            _opened[key] = runtime.load(file, threads=threads, device=device, max_bytes=len(file))
+        return _opened[key]
+
+
 def exported(model: Any, task: str = "score") -> bytes:
     """The content of the file that a fitted estimator is exported to."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         model.export(path, task=task)
         return path.read_bytes()
+
+
+def file_of(model: Any, task: str) -> bytes:
+    """The content of a file, whatever holds it: a path, it itself, an open model, a fitted one."""
+    if isinstance(model, bytes):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return Path(model).read_bytes()
+    if isinstance(model, runtime.Model):
+        return model._data()
+    if not hasattr(model, "export"):
+        raise TypeError(
+            f"model must be a file exported with task={task!r}, or what can be exported to one, got "
+            f"{type(model).__name__}. Families such as la.Mixture and la.Diffusion can."
+        )
+    return exported(model, task)
 
 
 def scorer_of(model: Any, options: Mapping[str, Any]) -> Scorer:

@@ -91,6 +91,16 @@ def people_file(people, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def people_generator(people, tmp_path_factory):
+    """An exported model that generates people."""
+    import lookalike as la
+
+    path = tmp_path_factory.mktemp("exported") / "people-generate.onnx"
+    la.Mixture(**TINY_MIXTURE).fit(people).export(path, task="generate")
+    return path
+
+
 TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
 TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 

@@ -183,10 +183,14 @@ BRIDGES = {
     "http": {"fastapi", "pyarrow", "starlette"},
     "kafka": {"confluent_kafka"},
     "metrics": {"prometheus_client"},
+    "generator": {"pyarrow"},
+    "mlflow": {"mlflow"},
     "pandera": {"pandera"},
     "polars": {"polars"},
+    "ray": {"pyarrow", "ray"},
     "records": {"pyarrow"},
     "streams": {"pyarrow"},
+    "spark": {"pyarrow", "pyspark"},
 }
 """What modules of `integrations` load beside: the system that they are for."""
 

@@ -68,3 +68,31 @@ def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
         "refused: number 500, the record has no column",
     ):
         assert words in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, package, arguments, words",
+    [
+        (
+            "spark_scores",
+            "pyspark",
+            ["--rows", "5000"],
+            ["5,000 flights scored", "100,000 flights drawn in 2"],
+        ),
+        ("ray_scores", "ray", ["--rows", "5000"], ["5,000 flights scored", "100,000 flights drawn"]),
+        (
+            "mlflow_registry",
+            "mlflow",
+            [],
+            ["losses logged", "mean radius", "A runtime model of the same file"],
+        ),
+    ],
+)
+def test_samples_of_other_systems(name: str, package: str, arguments: list[str], words: list[str]) -> None:
+    pytest.importorskip(package, reason=f"installed by an extra of its own, as samples/{name}.py says")
+    command = [sys.executable, str(SAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for word in (*words, "Done."):
+        assert word in done.stdout
