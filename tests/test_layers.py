@@ -156,7 +156,8 @@ PLACES = {
         | MODELS
         | FITTING
         | FACES
-        | {"session", "runtime", "files", "loading", "synthesizer", "augmenting", "evaluation", "exporters"},
+        | {"session", "runtime", "files", "loading", "synthesizer", "candidates", "augmenting"}
+        | {"evaluation", "exporters"},
         TRAIN,
     ),
     "plotting": Place({"errors", "explanation"}, FRAMES),
@@ -172,6 +173,7 @@ BRIDGES = {
     "arrow": {"pyarrow"},
     "dask": {"dask"},
     "duckdb": {"duckdb", "pyarrow"},
+    "imblearn": {"imblearn"},
     "pandera": {"pandera"},
     "polars": {"polars"},
     "records": {"pyarrow"},
