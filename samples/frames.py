@@ -61,7 +61,7 @@ def by_duckdb(folder: Path, model: Path) -> int:
         ).fetchall():
             left = "never left" if late is None else f"left {late:,.0f} minutes late"
             print(f"  {carrier} to {dest}, {left}")
-        ((n,),) = connection.sql(f"SELECT count(*) FROM scored WHERE p_value <= {ALPHA}").fetchall()
+        ((n,),) = connection.table("scored").filter(f"p_value <= {ALPHA}").aggregate("count(*)").fetchall()
     return int(n)
 
 

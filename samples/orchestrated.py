@@ -1,4 +1,4 @@
-"""The steps of a daily pipeline as plain functions from files to files: what Airflow, Dagster and Prefect run.
+"""The steps of a daily pipeline as plain functions of files: what Airflow, Dagster and Prefect run.
 
     pip install ".[demo,parquet]"
     python samples/orchestrated.py
