@@ -38,7 +38,7 @@ class FewOdd:
         self.at_most, self.alpha = at_most, alpha
         self.scorer = Scorer(model, columns=[P], **options)
         n = self.scorer.model.calibration_.scores.size
-        if alpha * (n + 1) < 1:
+        if 1 / (n + 1) > alpha:
             raise ValueError(
                 f"alpha is {alpha:g}, and no p-value of this model is below {1 / (n + 1):.2g}, as it was "
                 f"calibrated on {n} rows. Take a larger alpha, or fit on more rows."

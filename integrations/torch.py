@@ -59,13 +59,13 @@ class Mixed(Dataset[Any]):
     --------
     >>> import numpy as np
     >>> import lookalike as la
-    >>> X = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
+    >>> X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     >>> rows = Mixed(X, la.Mixture(random_state=0).fit(X), share=0.25, random_state=0)
-    >>> len(rows), rows[0].shape, rows[[0, 199]].shape
-    (200, torch.Size([2]), torch.Size([2, 2]))
-    >>> before = rows[199]
+    >>> len(rows), rows[0].shape, rows[[0, 399]].shape
+    (400, torch.Size([2]), torch.Size([2, 2]))
+    >>> before = rows[399]
     >>> rows.set_epoch(1)
-    >>> bool((rows[199] == before).all())
+    >>> bool((rows[399] == before).all())
     False
     """
 
@@ -104,7 +104,8 @@ class Mixed(Dataset[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         """A row; of a list of indices the batch of them, which a ``BatchSampler`` asks for."""
-        return _each(lambda rows: rows[index], self._rows)
+        # A copy: what is in their place in the next epoch is written there.
+        return _each(lambda rows: rows[index].clone(), self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_model": None, "_encode": None, "_given": None}  # workers draw nothing

@@ -77,6 +77,14 @@ def test_workers_that_are_spawned_get_the_same_rows_and_no_model(mixed):
             torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_row_that_is_kept_stays_what_it_was(mixed):
+    mixed.set_epoch(0)
+    kept = mixed[450]["income"]
+    value = kept.item()
+    mixed.set_epoch(1)
+    assert kept.item() == value != mixed[450]["income"].item()
+
+
 def test_whole_batches_are_taken_at_once(mixed):
     sampler = BatchSampler(RandomSampler(mixed, generator=torch.Generator().manual_seed(1)), 128, False)
     shapes = [batch["income"].shape for batch in DataLoader(mixed, sampler=sampler, batch_size=None)]
