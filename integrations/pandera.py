@@ -6,21 +6,16 @@ from typing import Any
 
 from pandera.api.checks import Check
 
-from lookalike.integrations.scorer import P, Scorer
-from lookalike.parameters import Range
+from lookalike.integrations.odd_rows import ALPHA, FewOdd
 
 
-def few_odd(model: Any, at_most: float, alpha: float = 0.01, **options: Any) -> Check:
+def few_odd(model: Any, at_most: float, alpha: float = ALPHA, **options: Any) -> Check:
     """A check of whole tables: at most a share of the rows have a p-value of `alpha` or less.
 
     Parameters
     ----------
-    model, **options
-        As of `Scorer`.
-    at_most : float
-        The share, in [0, 1]. Of normal rows about `alpha` have such a p-value, so it should be above that.
-    alpha : float
-        From 0 to 1.
+    model, at_most, alpha, **options
+        As of `FewOdd`.
 
     Returns
     -------
@@ -36,19 +31,16 @@ def few_odd(model: Any, at_most: float, alpha: float = 0.01, **options: Any) -> 
         schema = pa.DataFrameSchema(checks=few_odd("orders.onnx", at_most=0.03))
         schema.validate(frame)  # raises SchemaError, of pandera, where more rows are odd
     """
-    Range(0, 1).check("at_most", at_most)
-    Range(0, 1).check("alpha", alpha)
-    scorer = Scorer(model, columns=[P], **options)
+    few = FewOdd(model, at_most, alpha, **options)
 
     def check(data: Any) -> Any:
         if not hasattr(data, "lazyframe"):
-            odd = scorer.added(data)[scorer.prefix + P] <= alpha
-            return type(data.iloc[:, 0])(~odd | (odd.mean() <= at_most), index=data.index)
+            odd = few.odd(data)
+            return type(data.iloc[:, 0])(~odd | few.holds(odd), index=data.index)
         import polars as pl
 
-        frame = data.lazyframe.collect()
-        odd = scorer.added(frame)[scorer.prefix + P] <= alpha
-        return pl.LazyFrame({"few_odd": ~odd | (odd.mean() <= at_most)})
+        odd = few.odd(data.lazyframe.collect())
+        return pl.LazyFrame({"few_odd": ~odd | few.holds(odd)})
 
     return Check(
         check,

@@ -1,6 +1,8 @@
-"""PyOD's detectors as scikit-learn has outlier detectors: higher scores are more normal, anomalies are -1.
+"""PyOD both ways: its detectors with scikit-learn's interface, and outlier detectors of that with its own.
 
-This module does not import PyOD: a detector is used through its methods, and was imported to be made.
+To scikit-learn higher scores are more normal and anomalies are -1; to PyOD higher scores are odder and
+anomalies are 1. This module does not import PyOD until `as_pyod` is called: a detector is used through its
+methods, and was imported to be made.
 """
 
 from __future__ import annotations
@@ -11,6 +13,69 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from lookalike.errors import require
+
+
+def from_pyod(detector: Any) -> PyOD:
+    """A detector of PyOD as scikit-learn has outlier detectors.
+
+    Parameters
+    ----------
+    detector : pyod.models.base.BaseDetector
+        One that is fitted scores at once, as it was fitted; one that is not is fitted by `fit`, as a clone.
+
+    Returns
+    -------
+    PyOD
+
+    Raises
+    ------
+    TypeError
+        If the detector is none of PyOD's.
+    """
+    _check_detector(detector)
+    model = PyOD(detector)
+    if hasattr(detector, "decision_scores_"):
+        model._take(detector)
+    return model
+
+
+def as_pyod(estimator: Any, contamination: float = 0.1) -> Any:
+    """An outlier detector of scikit-learn's kind, such as ours, as a detector of PyOD.
+
+    Parameters
+    ----------
+    estimator : estimator with `fit` and `score_samples`
+        It is cloned and fitted by `fit`.
+    contamination : float
+        As PyOD has it: the share of the rows fitted whose scores are above `threshold_`, in (0, 0.5].
+
+    Returns
+    -------
+    pyod.models.base.BaseDetector
+        With all that PyOD's detectors have: `decision_function`, `decision_scores_`, `labels_`, `threshold_`,
+        `predict`, `predict_proba` and more.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is not of this kind.
+    MissingExtraError
+        If PyOD is not installed.
+    """
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"estimator is the class {estimator.__name__}. Give an instance: as_pyod({estimator.__name__}())."
+        )
+    if not hasattr(estimator, "fit") or not hasattr(estimator, "score_samples"):
+        raise TypeError(
+            f"estimator must have fit and score_samples, higher for more normal rows, got {estimator!r}."
+        )
+    require("pyod", "pyod", "as_pyod")
+    from lookalike.integrations.pyod_detector import Lookalike
+
+    return Lookalike(estimator, contamination)
 
 
 class PyOD(OutlierMixin, BaseEstimator):
@@ -75,8 +140,11 @@ class PyOD(OutlierMixin, BaseEstimator):
                 f"{type(detector).__name__} is no detector of PyOD: its fit leaves no decision_scores_, so "
                 "the sign of its scores is not known."
             )
-        self.detector_, self.offset_ = detector, -float(detector.threshold_)
+        self._take(detector)
         return self
+
+    def _take(self, detector: Any) -> None:
+        self.detector_, self.offset_ = detector, -float(detector.threshold_)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return minus PyOD's `decision_function`: higher is more normal; shape (n_rows,)."""

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, clone, is_classifier
 from sklearn.metrics import average_precision_score, get_scorer, make_scorer
 from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, check_cv
 from sklearn.utils.validation import has_fit_parameter
@@ -40,7 +40,7 @@ from lookalike.boosting import BoostingClassifier, BoostingRegressor
 from lookalike.candidates import CANDIDATES, Candidate, Made, Nothing, Smote, Target, Training, seeded
 from lookalike.errors import SchemaError, did_you_mean
 from lookalike.families import Mixture
-from lookalike.frames import open_frame
+from lookalike.frames import name_columns, open_frame
 from lookalike.levelled import Levelled
 from lookalike.parameters import Range
 from lookalike.schema import infer
@@ -173,7 +173,7 @@ class Augmented(NamedTuple):
     report: Report
 
 
-class Augmenter(BaseEstimator):
+class Augmenter(OneToOneFeatureMixin, BaseEstimator):
     """Add rows to a training table only where that helps, as a sampler of imbalanced-learn's protocol.
 
     Candidates are compared with real rows alone by cross-validation with the estimator that the rows are for.
@@ -316,7 +316,7 @@ class Augmenter(BaseEstimator):
         ]
         self.chosen_ = choice(findings, self.confidence, self.min_gain)
         self.report_ = Report(findings, self.chosen_, task.scoring, task.skipped)
-        self.n_features_in_ = len(open_frame(task.X).names)
+        name_columns(self, task.X)
 
     def _check(self) -> None:
         Range(0.01, 1).check("confidence", self.confidence)
@@ -326,11 +326,18 @@ class Augmenter(BaseEstimator):
                 raise ValueError(
                     f"candidates must be of lookalike.candidates, such as Rare(0.5), got {candidate!r}."
                 )
-        if self.generator is not None and not hasattr(self.generator, "generate"):
-            raise ValueError(
-                "generator must be an estimator that generates, such as la.Synthesizer(), got "
-                f"{self.generator!r}."
-            )
+        generator_or_default(self.generator)
+
+
+def generator_or_default(generator: Any) -> Any:
+    """What generates, a `Synthesizer` where none is given; not fitted."""
+    if generator is None:
+        return Synthesizer(Mixture())
+    if not hasattr(generator, "generate"):
+        raise ValueError(
+            f"generator must be an estimator that generates, such as la.Synthesizer(), got {generator!r}."
+        )
+    return generator
 
 
 def found(
@@ -393,7 +400,7 @@ class _Task:
         asked._check()
         seed = noise.seed_from(asked.random_state)
         X, y = _apart(X, y)
-        target, rare = _target(y, n_rows(X), asked.estimator)
+        target, rare = _target(y if np.ndim(y) == 1 else np.asarray(y)[:, 0], asked.estimator)
         classes = target.labels is not None
         estimator = asked.estimator
         if estimator is None:
@@ -414,12 +421,11 @@ class _Task:
                 skipped.append("SMOTENC, as imbalanced-learn is not installed.")
             elif classes or not candidate.classes_only:
                 candidates.append(candidate)
-        generator = Synthesizer(Mixture()) if asked.generator is None else asked.generator
         return cls(
             X,
             y,
             target,
-            generator,
+            generator_or_default(asked.generator),
             estimator,
             _weight_argument(estimator),
             scorer,
@@ -458,15 +464,16 @@ class _Task:
             return self.X, self.y
         if self.target.labels is not None:
             first = np.unique(self.target.y, return_index=True)[1]
-            return _renumbered(made.X), _renumbered(taken(self.y, first[made.y]))
+            return renumbered(made.X), renumbered(taken(self.y, first[made.y]))
         if isinstance(self.y, np.ndarray | list | tuple):
-            return _renumbered(made.X), made.y
-        series = nw.from_native(self.y, series_only=True)
-        y = nw.new_series(series.name, made.y, backend=series.implementation).to_native()
-        return _renumbered(made.X), y
+            return renumbered(made.X), made.y.reshape(-1, *np.shape(self.y)[1:])
+        given = nw.from_native(self.y, allow_series=True)
+        frame = given.to_frame() if isinstance(given, nw.Series) else given
+        y = nw.new_series(frame.columns[0], made.y, backend=given.implementation)
+        return renumbered(made.X), (y if given is not frame else y.to_frame()).to_native()
 
 
-def _renumbered(rows: Any) -> Any:
+def renumbered(rows: Any) -> Any:
     """With an index from 0, where there is one."""
     native = nw.from_native(rows, eager_only=True, allow_series=True, pass_through=True)
     return rows if native is rows else nw.maybe_reset_index(native).to_native()
@@ -556,12 +563,12 @@ def _apart(X: Any, y: Any) -> tuple[Any, Any]:
         X, y = frame.drop(y).to_native(), frame[y].to_native()
     if y is None:
         raise SchemaError("y is None: pass what is to be predicted, one value a row.")
-    if np.ndim(y) != 1 or len(y) != n_rows(X):
+    if np.shape(y)[1:] not in ((), (1,)) or len(y) != n_rows(X):
         raise SchemaError(f"y must have one value a row: X has {n_rows(X)} rows, y the shape {np.shape(y)}.")
     return X, y
 
 
-def _target(y: Any, n: int, estimator: Any) -> tuple[Target, Any]:
+def _target(y: Any, estimator: Any) -> tuple[Target, Any]:
     """Classes or numbers, and the rarest class."""
     values = values_of("y", y)
     if values.any_missing:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -100,10 +100,7 @@ class Training:
     def generator(self) -> Any:
         """Fitted to the rows and, as one more column, what to predict; codes as text, to be levels."""
         y = self.target.y if self.target.labels is None else self.target.y.astype(str).astype(object)
-        with warnings.catch_warnings():
-            # It warns of too few rows to calibrate scores by, and nothing is scored here.
-            warnings.simplefilter("ignore", LookalikeWarning)
-            return seeded(clone(self._generator), self.seed).fit(_with_column(self.X, y))
+        return learned(self._generator, _with_column(self.X, y), self.seed)
 
     def draw(self, n: int, code: int | None = None) -> tuple[Any, Array]:
         """Generate n rows, of one class if it is given, as a table like X and what to predict."""
@@ -112,6 +109,10 @@ class Training:
         seed = (self.seed + 1 + (0 if code is None else code + 1)) % 2**64
         rows, y = _without_column(self.generator.generate(n, given=given, random_state=seed), self.X)
         return rows, np.asarray(y).astype(self.target.y.dtype)
+
+    def with_more(self, counts: Mapping[int, int]) -> Made:
+        """The rows, and below them as many generated ones of each class, by its code, as are asked for."""
+        return _added(self.real, [self.draw(n, code) for code, n in counts.items() if n > 0])
 
     @cached_property
     def committee(self) -> list[Any]:
@@ -175,6 +176,14 @@ def seeded(estimator: Any, seed: int) -> Any:
     return estimator.set_params(**dict.fromkeys(unseeded(estimator), seed % 2**32))
 
 
+def learned(generator: Any, X: Any, seed: int) -> Any:
+    """A clone of the generator, seeded and fitted."""
+    with warnings.catch_warnings():
+        # It warns of too few rows to calibrate scores by, and nothing is scored here.
+        warnings.simplefilter("ignore", LookalikeWarning)
+        return seeded(clone(generator), seed).fit(X)
+
+
 # ---- candidates --------------------------------------------------------------------------------------------
 
 
@@ -229,7 +238,7 @@ class Rare(Candidate):
     def make(self, training: Training) -> Made:
         """Add rows, given their class."""
         missing = np.ceil(self.ratio * training.counts.max() - training.counts).astype(np.int64)
-        return _added(training.real, [training.draw(int(n), k) for k, n in enumerate(missing) if n > 0])
+        return training.with_more(dict(enumerate(missing.tolist())))
 
 
 @dataclass(frozen=True)

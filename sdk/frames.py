@@ -440,6 +440,15 @@ def open_frame(data: object) -> Frame:
     return frame
 
 
+def name_columns(estimator: Any, data: object) -> None:
+    """Note the columns of a table on an estimator, as scikit-learn has it."""
+    frame = open_frame(data)
+    estimator.n_features_in_ = len(frame.names)
+    estimator.__dict__.pop("feature_names_in_", None)
+    if frame.container != "numpy" and all(isinstance(name, str) for name in frame.names):
+        estimator.feature_names_in_ = np.asarray(frame.names, dtype=object)
+
+
 def _wrap(data: object) -> Frame:
     # Those of few rows first: to ask whether it is another kind takes longer than to read one.
     if isinstance(data, np.ndarray):

@@ -160,7 +160,8 @@ PLACES = {
         | MODELS
         | FITTING
         | FACES
-        | {"session", "runtime", "files", "loading", "synthesizer", "augmenting", "evaluation", "exporters"},
+        | {"session", "runtime", "files", "loading", "synthesizer", "candidates", "augmenting"}
+        | {"evaluation", "exporters"},
         TRAIN,
     ),
     "plotting": Place({"errors", "explanation"}, FRAMES),
@@ -185,6 +186,7 @@ BRIDGES = {
     "metrics": {"prometheus_client"},
     "generator": {"pyarrow"},
     "mlflow": {"mlflow"},
+    "imblearn": {"imblearn"},
     "pandera": {"pandera"},
     "polars": {"polars"},
     "ray": {"pyarrow", "ray"},

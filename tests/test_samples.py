@@ -1,5 +1,6 @@
 """The samples run as a user would run them, on less."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,16 +39,16 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
     assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
 
 
-def printed_by(sample: str) -> str:
-    command = [sys.executable, str(SAMPLES / sample), "--rows", "1500", "--steps", "60"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+def run(name: str, *options: object) -> str:
+    command = [sys.executable, SAMPLES / name, *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 @pytest.mark.slow
 def test_serve_http_answers_and_stops() -> None:
-    said = printed_by("serve_http.py")
+    said = run("serve_http.py", "--rows", 1500, "--steps", 60)
     for words in (
         "because of",
         "of 200 others are anomalies",
@@ -60,7 +61,7 @@ def test_serve_http_answers_and_stops() -> None:
 
 @pytest.mark.slow
 def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
-    said = printed_by("kafka_scores.py")
+    said = run("kafka_scores.py", "--rows", 1500, "--steps", 60)
     for words in (
         "999 flights scored",
         "1 refused",
@@ -72,15 +73,10 @@ def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, package, arguments, words",
+    "name, package, options, words",
     [
-        (
-            "spark_scores",
-            "pyspark",
-            ["--rows", "5000"],
-            ["5,000 flights scored", "100,000 flights drawn in 2"],
-        ),
-        ("ray_scores", "ray", ["--rows", "5000"], ["5,000 flights scored", "100,000 flights drawn"]),
+        ("spark_scores", "pyspark", ["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn in 2"]),
+        ("ray_scores", "ray", ["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn"]),
         (
             "mlflow_registry",
             "mlflow",
@@ -89,10 +85,26 @@ def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
         ),
     ],
 )
-def test_samples_of_other_systems(name: str, package: str, arguments: list[str], words: list[str]) -> None:
+def test_samples_of_other_systems(name: str, package: str, options: list[object], words: list[str]) -> None:
     pytest.importorskip(package, reason=f"installed by an extra of its own, as samples/{name}.py says")
-    command = [sys.executable, str(SAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    said = run(f"{name}.py", *options)
     for word in (*words, "Done."):
-        assert word in done.stdout
+        assert word in said
+
+
+@pytest.mark.slow
+def test_the_same_flights_are_odd_to_arrow_polars_duckdb_and_dask(tmp_path: Path) -> None:
+    said = run("frames.py", "--rows", 20_000, "--learn", 2000, "--out", tmp_path)
+    assert "20,000 in" in said
+    assert said.endswith("All four agree.\n")
+    assert len(pd.read_parquet(tmp_path / "scored.parquet", columns=["p_value"])) == 20_000
+
+
+@pytest.mark.slow
+def test_a_pipeline_goes_on_with_an_ordinary_day_and_stops_at_a_spoiled_one(tmp_path: Path) -> None:
+    said = run("orchestrated.py", "--rows", 3000, "--out", tmp_path)
+    assert "of 1001 flights are odd. Go on." in said
+    assert re.search(r"spoiled: stopped\. (9\d|100)\.\d\d% of the rows of .* may be\.", said)
+    more = pd.read_parquet(tmp_path / "late-more.parquet")
+    assert list(more) == ["distance", "dep_delay", "late"]
+    assert len(more) >= 1000

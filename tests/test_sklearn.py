@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.base import clone, is_outlier_detector
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import lookalike as la
+from lookalike.integrations.sklearn import Imputer
 
 # The tables here are too small to calibrate a rate of 5 % on, as the estimators say.
 pytestmark = pytest.mark.filterwarnings("ignore::lookalike.LookalikeWarning")
@@ -107,3 +109,42 @@ def test_it_is_an_outlier_detector_that_takes_text_and_holes(unfitted):
 def test_no_metadata_is_asked_for(unfitted):
     with config_context(enable_metadata_routing=True):
         assert unfitted.get_metadata_routing()._serialize() == {}
+
+
+# ---- Imputer ----
+
+
+@parametrize_with_checks([Imputer(la.Mixture(max_steps=20, n_components=4), n_draws=2, random_state=0)])
+def test_scikit_learns_checks_of_the_imputer(estimator, check):
+    check(estimator)
+
+
+def test_holes_are_filled_as_a_step_of_a_pipeline(people, others):
+    names = ["income", "age", "debt", "city"]
+    model = la.Mixture(max_steps=40, n_components=12)
+    imputer = Imputer(model, random_state=0).fit(people[names])
+    filled = imputer.transform(others[names])
+    assert not filled.isna().any().any()
+    known = others[names].notna()
+    assert filled.where(known).equals(others[names].where(known))
+    # As the generator itself has it, of twenty draws.
+    own = imputer.generator_.impute(others[names], 20, imputer.seed_, combine=True)
+    pd.testing.assert_frame_equal(filled, own)
+    numbers = names[:3]
+    pipeline = make_pipeline(clone(imputer).set_params(n_draws=5), StandardScaler(), LogisticRegression())
+    scores = cross_val_score(pipeline, people[numbers], people["member"], cv=3, error_score="raise")
+    assert scores.mean() > 0.6
+    with pytest.raises(ValueError, match="generator must be an estimator that imputes"):
+        Imputer(LogisticRegression()).fit(people[names])
+
+
+def test_output_is_of_the_kind_that_is_set(people):
+    frame = people[["income", "debt"]].reset_index(drop=True)
+    imputer = Imputer(la.Mixture(max_steps=20, n_components=4), n_draws=1, random_state=0).fit(frame)
+    wanted = imputer.transform(frame)
+    assert imputer.set_output(transform="polars").transform(frame).to_pandas().equals(wanted)
+    assert imputer.get_feature_names_out().tolist() == ["income", "debt"]
+    bare = clone(imputer).set_output(transform="pandas").fit(frame.to_numpy())
+    made = bare.transform(frame.to_numpy())
+    assert isinstance(made, pd.DataFrame)
+    assert list(made) == ["x0", "x1"]

@@ -210,3 +210,7 @@ def test_a_table_with_too_many_odd_rows_does_not_validate(people_file, rows):
         assert odd == set(np.flatnonzero(p_values <= 0.1).tolist())
     with pytest.raises(ValueError, match="at_most must be a number from 0 to 1, got 2"):
         la_pandera.few_odd(people_file, 2)
+    with pytest.raises(ValueError, match=r"alpha is 0.0001, and no p-value of this model is below 0\.0"):
+        la_pandera.few_odd(people_file, 0.1, alpha=1e-4)
+    anything = pandera.pandas.DataFrameSchema(checks=la_pandera.few_odd(people_file, 0, alpha=0.1))
+    assert len(anything.validate(frame.head(0))) == 0
