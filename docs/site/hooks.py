@@ -52,6 +52,11 @@ def on_files(files: Any, config: Any) -> None:
             files.append(File.generated(config, page, content=as_markdown(path)))
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Drop the colons that announce code in a docstring: the code itself is there."""
+    return html.replace("<p>::</p>\n", "")
+
+
 def as_markdown(path: Path) -> str:
     """A file as a page: results as they were printed, a script's `# %% [markdown]` cells as text."""
     text = path.read_text("utf-8")
