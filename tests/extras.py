@@ -3,10 +3,10 @@
     python tests/extras.py            # all of them
     python tests/extras.py pyod ray   # some
 
-For each extra build/extras/NAME is made anew. The bridge is imported where `lookalike[cpu,NAME]` is installed
-and nothing else; then comes what fits models and what tests need, and its tests, its samples and the code of its
-pages run. A line an extra says how that went, and build/extras/NAME.log says it at length. An environment that
-served is removed.
+For each extra build/extras/NAME is made anew. The bridge is imported where `lookalike[cpu,NAME]` is
+installed and nothing else; then comes what fits models and what tests need, and its tests, its samples and
+the code of its pages run. A line an extra says how that went, and build/extras/NAME.log says it at length.
+An environment that served is removed.
 """
 
 from __future__ import annotations
