@@ -6,6 +6,8 @@ PYTHON ?=
 PYTEST_WORKERS ?= 2
 # More for pytest, such as "-k schema -x".
 PYTEST_ARGS ?=
+# For make test-extras, such as "spark ray"; all if left empty.
+EXTRAS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
@@ -19,10 +21,10 @@ INSTALL_INPUTS := .venv/pyvenv.cfg sdk/_version.py setup.cfg pyproject.toml cons
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test lint bench clean FORCE
+.PHONY: help demo test test-extras lint docs bench clean FORCE
 
 help: ## list the commands
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
 demo: build/demo.stamp ## find the oddest flights of 2013 and generate new ones, from nothing
 	$(BIN)/python samples/flights.py
@@ -31,10 +33,17 @@ test: build/dev.stamp lint ## every check: lint, tests (the slow ones too), doct
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow" --no-loadscope-reorder \
 	    -n $(strip $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
 
+test-extras: build/dev.stamp ## each bridge to another system in an environment of its own; takes long
+	$(BIN)/python tests/extras.py $(EXTRAS)
+
 lint: build/dev.stamp ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: build/docs.stamp ## a site of the documents and the reference, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@echo 'build/site/index.html is the first page; to search: $(BIN)/python -m http.server -d build/site'
 
 bench: build/dev.stamp ## run every script in benchmarks/, one thread each
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \

@@ -1,5 +1,7 @@
 """Record batches scored and generated as they pass: what speaks Arrow's streams speaks to lookalike.
 
+Examples
+--------
 >>> from lookalike.integrations import arrow
 >>> reader = arrow.score(pyarrow.dataset.dataset("orders/"), "orders.onnx")  # doctest: +SKIP
 >>> pyarrow.dataset.write_dataset(reader, "scored/", format="parquet")  # doctest: +SKIP
@@ -26,7 +28,7 @@ def score(source: Any, model: Any, **options: Any) -> pa.RecordBatchReader:
 
     Parameters
     ----------
-    source : Table, RecordBatchReader, Dataset, Scanner, or what has ``__arrow_c_stream__``
+    source : Table, RecordBatchReader, Dataset, Scanner, or what has __arrow_c_stream__
         Such as a relation of DuckDB, or an iterator of record batches, of which at least one comes.
     model, **options
         As of `Scorer`, or a `Scorer`.

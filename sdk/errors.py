@@ -1,14 +1,16 @@
 """What lookalike raises, so that callers can catch what they mean to.
 
-LookalikeError
-+-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
-+-- ConditionError (ValueError)   `given=` asks for what cannot exist
-+-- ArtifactError (ValueError)    a file is damaged, foreign, of another version or for another task
-+-- TrainingError (RuntimeError)  training has diverged
-+-- ExportError (RuntimeError)    an exported graph is not what was fitted, so it is not written
-+-- DeviceError (RuntimeError)    the device asked for is not there: what is missing
-+-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
-+-- LookalikeWarning (UserWarning)    a valid but surprising result
+    LookalikeError
+    +-- SchemaError (ValueError)      the data do not fit: which column, which row, what to do
+    +-- ConditionError (ValueError)   `given=` asks for what cannot exist
+    +-- ArtifactError (ValueError)    a file is damaged, foreign, of another version or for another task
+    +-- TrainingError (RuntimeError)  training has diverged
+    +-- ExportError (RuntimeError)    an exported graph is not what was fitted, so it is not written
+    +-- DeviceError (RuntimeError)    the device asked for is not there: what is missing
+    +-- MissingExtraError (ImportError)   an optional package is absent: the pip line that brings it
+    +-- LookalikeWarning (UserWarning)    a valid but surprising result
+
+In brackets is the built-in class that each derives from beside.
 """
 
 from __future__ import annotations

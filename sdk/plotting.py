@@ -129,7 +129,7 @@ def plot_explanation(explanation: Explanation, row: int = 0, k: int = 8, ax: Axe
         raise IndexError(f"row must be one of the {n} that were explained, from 0, got {row}.")
     row = row % n
     (parts,) = explanation.top_of(slice(row, row + 1), k)
-    ax = _axes((7.5, 1.2 + 0.52 * (len(parts) + (many > k)))) if ax is None else ax
+    ax = _axes((7.5, 1.7 + 0.52 * (len(parts) + (many > k)))) if ax is None else ax
     order = explanation.order()[row]
     shares, falls = explanation.shares[row], explanation.falls[row]
     words = [_words(name, seen, usual) for name, _, seen, usual in parts]
@@ -149,7 +149,7 @@ def plot_explanation(explanation: Explanation, row: int = 0, k: int = 8, ax: Axe
     )
     ax.axvline(0, color="0.2", lw=0.8)
     ax.set_yticks(place, words, fontsize="small")
-    ax.invert_yaxis()
+    ax.set_ylim(len(bars) + 0.5, -0.6)  # room for the legend
     energy, most = shares.sum(), -explanation.threshold
     verdict = (
         ""

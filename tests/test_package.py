@@ -11,6 +11,7 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+import extras
 import pytest
 from conftest import Built
 from packaging.requirements import Requirement
@@ -113,6 +114,10 @@ def test_every_extra_is_declared(metadata: Message) -> None:
     assert requirements(metadata, "cli") == {"pyarrow", "tqdm", "typer"}
     assert {name: requirements(metadata, name) for name in BRIDGES} == BRIDGES
     assert [extra for extra in EXTRAS if not requirements(metadata, extra)] == []
+
+
+def test_every_bridge_is_tried_by_itself() -> None:
+    assert extras.BRIDGES.keys() == BRIDGES.keys()
 
 
 def test_no_extra_brings_both_onnxruntimes(metadata: Message) -> None:

@@ -15,6 +15,12 @@ import lookalike as la
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
+def check_picture(path: Path) -> None:
+    picture = imread(path)
+    assert min(picture.shape[:2]) > 500
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+
+
 @pytest.mark.slow
 def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
     command = [sys.executable, SAMPLES / "flights.py", "--rows", "2000", "--steps", "60", "--out", tmp_path]
@@ -30,9 +36,7 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
         "Done.",
     ):
         assert words in done.stdout
-    picture = imread(tmp_path / "flights.png")
-    assert min(picture.shape[:2]) > 500
-    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+    check_picture(tmp_path / "flights.png")
     rows = pd.read_csv(tmp_path / "generated.csv")
     assert len(rows) == 5000
     assert {"carrier", "dest", "dep_delay"} <= set(rows)
@@ -108,3 +112,23 @@ def test_a_pipeline_goes_on_with_an_ordinary_day_and_stops_at_a_spoiled_one(tmp_
     more = pd.read_parquet(tmp_path / "late-more.parquet")
     assert list(more) == ["distance", "dep_delay", "late"]
     assert len(more) >= 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("anomalies", ["at most 10% false", "Explanation of 5 rows"]),
+        ("augmentation", ["real rows alone", "on the hours that nobody has seen"]),
+        ("holes", ["column mean", "pressure"]),
+    ],
+)
+def test_a_notebook_runs_as_a_script_and_draws_a_picture(
+    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = SAMPLES / f"{name}.py"
+    assert script.read_text("utf-8").startswith("# %% [markdown]\n# # ")
+    monkeypatch.chdir(tmp_path)
+    said = run(script.name)
+    assert [word for word in words if word not in said] == []
+    check_picture(tmp_path / "output" / f"{name}.png")
