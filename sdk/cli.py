@@ -26,12 +26,12 @@ from lookalike.conditions import Balanced, Between, OneOf, Present
 from lookalike.errors import ConditionError, LookalikeError, SchemaError, did_you_mean, require
 from lookalike.explanation import shown
 from lookalike.files import STREAM, Part, Reader, Stored, inferred, known, open_writer, typed
+from lookalike.integrations.scorer import ODD, SCORE, P, Scorer
 from lookalike.parameters import Range
 
 FAMILIES = ("detector", "synthesizer", "mixture", "vae", "gan", "diffusion", "hybrid")
 _CLASSES = {"vae": "VAE", "gan": "GAN"}
 KINDS = ("number", "categorical", "boolean", "datetime", "duration", "identifier", "ignored")
-SCORE, P, ODD = "anomaly_score", "p_value", "is_anomaly"
 FAILED, ABOVE, INTERRUPTED = 1, 3, 130  # exit codes, beside 0 and 2, of wrong usage
 
 app = typer.Typer(
@@ -152,16 +152,15 @@ def score(
     """
     if fail_above is not None:
         Range(0, 1).check("--fail-above", fail_above)
-    scorer = _opened(model, threads, false_alarm_rate)
+    scorer = Scorer(_opened(model, threads, false_alarm_rate), prefix=prefix)
     reader, odd, kept = Reader(tables, format), 0, _names(columns)
     n = 0
     with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
-        for part, rows in _typed(reader, scorer):
+        for part, rows in _typed(reader, scorer.model):
             with _at(part):
-                scores = scorer.score_samples(rows) if rows.num_rows else np.zeros(0)
-            found = scores < scorer.offset_
-            new = {SCORE: -scores, P: scorer.calibration_.p_values(scores), ODD: found}
-            table = _with(part, kept, {prefix + name: values for name, values in new.items()})
+                new = scorer.added(rows)
+            found = new[prefix + ODD]
+            table = _with(part, kept, new)
             writer.write(table.filter(_arrow(found)) if anomalies else table)
             odd, n = odd + int(found.sum()), n + len(found)
             bar.update(len(found))
