@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, TensorSpec
 from mlflow.types import Schema as Columns
 from mlflow.types.schema import AnyType
 
@@ -159,6 +159,8 @@ def signature(model: runtime.Model) -> ModelSignature:
     which some are missing: columns of these pass as they are, and the model's own checks are what they meet.
     """
     columns = [column for column in model.schema_.columns if isinstance(column, Encoded)]
+    taken: list[ColSpec | TensorSpec]
+    given: list[ColSpec | TensorSpec]
     if model.task == "score":
         taken = [ColSpec(_type(column), str(column.name)) for column in columns]
         given = [ColSpec(_KINDS[kind], name) for name, kind in KINDS.items()]

@@ -38,6 +38,7 @@ def score(
         As of `Scorer`, or a `Scorer`. What reaches the actors is the exported file, which each opens once.
     concurrency : int or (least, most), optional
         Actors, of as many CPUs each as the scorer has ``threads``; by default as many as Ray finds room for.
+        Leave CPUs for what comes before, such as reading.
     num_gpus : float
         Of each actor. Unless it is 0, rows are scored on that GPU, or not at all.
 

@@ -33,12 +33,14 @@ def main(rows: int) -> None:
         model.export(drawing, task="generate")
 
         ds = ray.data.from_arrow(pa.Table.from_pandas(flights, preserve_index=False)).repartition(4)
-        scored = la_ray.score(ds, scoring, concurrency=2, reasons=1).materialize()
-        odd = scored.filter(expr="is_anomaly").sort("anomaly_score", descending=True)
-        print(f"{scored.count():,} flights scored, {odd.count():,} of them odd. The oddest:")
-        for row in odd.take(5):
-            flight = f"{row['carrier']} to {row['dest']}, {row['dep_delay']} min late"
-            print(f"  {flight}: {row['reason_1']}, expected {row['reason_1_expected']}")
+        scored = la_ray.score(ds, scoring, concurrency=1, reasons=1).to_pandas()
+        odd = scored[scored["is_anomaly"]].nlargest(5, "anomaly_score")
+        print(f"{len(scored):,} flights scored, {scored['is_anomaly'].sum():,} of them odd. The oddest:")
+        print(
+            odd[
+                ["carrier", "dest", "dep_delay", "anomaly_score", "reason_1", "reason_1_expected"]
+            ].to_string()
+        )
 
         drawn = la_ray.generate(drawing, 100_000, given={"origin": "JFK"}, random_state=1)
         counts = drawn.to_pandas()["carrier"].value_counts()
