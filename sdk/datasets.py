@@ -8,7 +8,7 @@ what can be added up: ranges and grids of numbers, levels and how often each com
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,10 @@ class Dataset:
 
     def __init__(self, source: Any) -> None:
         self._source, self.n_rows = source, int(source.count_rows())
+        self._fragments: list[Any] = []
+        if hasattr(source, "get_fragments"):
+            with suppress(ValueError):  # which Arrow raises where there is a filter
+                self._fragments = list(source.get_fragments())
 
     @property
     def is_small(self) -> bool:
@@ -63,8 +67,7 @@ class Dataset:
         """The rows in tables of `PART` or somewhat more, each with the number of its first row."""
         pa, first = _arrow(), 0
         held = self._source.schema.empty_table()
-        # Little is read ahead: it would be held beside what is at hand.
-        for batch in self._source.to_batches(batch_size=PART, batch_readahead=1, fragment_readahead=1):
+        for batch in self._batches():
             held = pa.concat_tables([held, pa.Table.from_batches([batch])])
             while held.num_rows >= 2 * PART:  # no part is of a few rows: they would not tell a pattern
                 yield first, held.slice(0, PART)
@@ -76,6 +79,14 @@ class Dataset:
             )
         if held.num_rows:
             yield first, held
+
+    def _batches(self) -> Iterator[Any]:
+        """Record batches, file by file where that can be: of a dataset Arrow reads far ahead."""
+        options = {"batch_size": PART, "batch_readahead": 0}
+        if not self._fragments:
+            yield from self._source.to_batches(**options, fragment_readahead=0)
+        for fragment in self._fragments:
+            yield from fragment.to_batches(schema=self._source.schema, **options)
 
     def whole(self) -> Any:
         """All rows as one table."""
