@@ -36,7 +36,7 @@ MOST_CRITICS = 10
 KEPT = 3  # a critic keeps one row in so many
 LITTLE = 0.01  # nats by which a row held out is told better than by chance: an AUC of about 0.57
 ENOUGH = 0.05  # nats by which rows may be told before they are refined: an AUC of about 0.65
-FEWEST_TELLING = 2_000  # rows of which that can be said
+FEWEST_TELLING = 2_000  # rows of which that can be said, and from which critics learn more than noise
 SMALL: dict[str, Any] = {"width": 128, "n_steps": 12}  # a critic makes up for what so small a network lacks
 # Its steps, and for how many rows: of fewer none can be spared to stop it in time, of more it takes as many.
 LONG, WATCHED = 3_000, range(1_000, 37_000)
@@ -53,14 +53,14 @@ class Synthesizer(Face, BaseEstimator):
     so that columns, and pairs of columns, keep their shares. The next critic learns from rows that the ones
     before let through, and chooses among these again. Whatever is given stays exact.
 
-    A mixture is fitted in a moment and draws fast. Where boosted trees tell its rows from real ones easily,
-    or the table is too small to say, a small diffusion model draws half of the rows.
+    A mixture is fitted in a moment and draws fast. Where boosted trees tell its rows from real ones easily, a
+    small diffusion model draws half of the rows; where the table is too small for trees to tell, all of them.
 
     Parameters
     ----------
     model : estimator or sequence of estimators, optional
         What draws: `Mixture`, `VAE`, `GAN`, `Diffusion` or `Hybrid`, not fitted; several draw in equal parts,
-        and the last imputes. By default a `Mixture`, and a `Diffusion` beside it where that serves.
+        and the last imputes. By default a `Mixture`, a small `Diffusion`, or both: which serves the table.
     refine : int
         Critics, at most: after the first there are no more where one finds little to tell rows by. Each
         trebles the rows that are drawn for one that is returned; 0 returns what the model draws.
@@ -161,8 +161,12 @@ class Synthesizer(Face, BaseEstimator):
         self.fitted_ = np.unique(digests(real)) if self.copies == "forbid" else None
         steps = LONG if len(real) in WATCHED else None
         real = real.rows(np.argsort(noise.uniforms(seed, 0, len(real), 1)[:, 0])[:MOST_JUDGED])
-        if self.model is None and self.refine and not self._suffices(model, real, seed):
-            models.append(learn(Diffusion(**SMALL, max_steps=steps), 1))
+        if self.model is None and self.refine:
+            # What a mixture blurs is left to the critics, and so few rows teach them nothing.
+            few = len(real) < FEWEST_TELLING
+            if few or not self._suffices(model, real, seed):
+                small = learn(Diffusion(**SMALL, max_steps=steps), 1)
+                models = [small] if few else [model, small]
         self.models_, self.rewriting_ = models, rewriting
         self.schema_ = rewriting.schema if rewriting else model.schema_
         self.margins_ = Margins.fit(real, [len(c.levels) for c in model.schema_.category_columns])
@@ -198,9 +202,7 @@ class Synthesizer(Face, BaseEstimator):
         return [clone(model) for model in models]
 
     def _suffices(self, model: Estimator, real: Table, seed: int) -> bool:
-        """Whether boosted trees hardly tell the model's rows from real ones, of which there are enough."""
-        if len(real) < FEWEST_TELLING:
-            return False
+        """Whether boosted trees hardly tell the model's rows from real ones."""
         nothing = model.schema_.condition({}, len(real))
         known = np.zeros(nothing.numbers.shape, bool), np.zeros(nothing.ids.shape, bool)
         drawn = model._complete(nothing, known, noise.child(seed, MOST_CRITICS), False)

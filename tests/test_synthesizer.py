@@ -285,6 +285,19 @@ def test_a_small_diffusion_model_helps_where_the_mixture_does_not_suffice():
         assert [type(m) for m in model.models_] == families
 
 
+def test_few_rows_are_drawn_sharper_than_critics_could_make_a_mixtures(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, 2)), columns=["x", "y"])
+    frame["z"] = frame["x"] + frame["y"] + 0.1 * rng.normal(size=300)
+    models = None, la.Mixture()
+    few, blurred = (la.Synthesizer(model, refine=1, random_state=0).fit(frame) for model in models)
+    made, other = (model.generate(300, random_state=1) for model in (few, blurred))
+    assert [type(m) for m in few.models_] == [la.Diffusion]
+    assert (made["z"] - made["x"] - made["y"]).std() < 0.6 * (other["z"] - other["x"] - other["y"]).std()
+    few.save(tmp_path / "s.lookalike")
+    assert_frame_equal(la.load(tmp_path / "s.lookalike").generate(300, random_state=1), made)
+
+
 def test_what_it_cannot_do_is_refused_and_says_what_can(synthesizer, people):
     with pytest.raises(la.ConditionError, match=r"Synthesizer generates and imputes\. Its model_ scores"):
         synthesizer.score_samples(people)
