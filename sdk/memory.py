@@ -23,6 +23,7 @@ POOL = 4096  # rows among which the trusted are looked for
 MISTRUSTED = 0.2  # of the pool
 DOUBT = 4.0  # by which a squared distance from a mistrusted row counts: it stands twice as far as it is
 NEIGHBOURS, CANDIDATES = 5, 16  # of a row: the nearest, and those that have a weight in denoising
+LAST = 1e-3  # of its weight, that the farthest candidate keeps
 SAMPLE, PART = 128, 0.1  # of the remembered rows, and of this sample the nearest
 STRAY = 4.0  # robust spreads above the median, from which a distance from many is a stray's
 ROBUST = 1.4826  # of the median absolute deviation: the spread of normal numbers
@@ -167,10 +168,7 @@ class Memory(nn.Module):
         distance, weight = self._weighed(add_up(square), self.weight[index], self.weight_without[index])
         doubt = self.doubt[index]
         distance = distance * doubt
-        logit = weight - distance / (2 * SIGMA**2)
-        # Weights below exp(-60) are none; products with numbers that small are slow.
-        share = torch.softmax((logit - logit.amax(1, keepdim=True)).clamp(min=-60), 1)
-        moved = ((share * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
+        moved = ((_denoised(distance, weight) * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
         near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ square)[:, 0]
         found = [self._cells(part, rows.present) for part in (moved, near)]
         if len(self.anomalies):
@@ -224,11 +222,31 @@ def _doubted(x: Tensor, from_each: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x[:, :1]), add_up(x * x)[:, None]], 1) @ from_each
 
 
+def _denoised(distance: Tensor, weight: Tensor) -> Tensor:
+    """Shares of candidates, (n, m), in the mean that denoises: that of the farthest is next to none.
+
+    Which of several that are equally far is the last candidate is for rounding to say.
+    """
+    logit = weight - distance / (2 * SIGMA**2)
+    of_last = weight - distance.amax(1, keepdim=True) / (2 * SIGMA**2)
+    most = logit.amax(1, keepdim=True)
+    # Weights below exp(-60) are none; products with numbers that small are slow.
+    share, last = ((part - most).clamp(min=-60).exp() for part in (logit, of_last))
+    share = share - (1 - LAST) * last
+    return share / add_up(share)[:, None]
+
+
 def _nearest(distance: Tensor, weight: Tensor, k: int) -> Tensor:
-    """Equal shares of the k nearest, (n, m); a row's own copy that stands for no other is the farthest."""
+    """Equal shares of the k nearest, (n, m); a row's own copy that stands for no other is the farthest.
+
+    Those that are tied for the last places share them: where rounding tells ties apart, the mean stays.
+    """
     reached = distance - weight.clamp(max=0)
-    among = (reached <= reached.topk(min(k, reached.shape[1]), largest=False)[0][:, -1:]).float()
-    return among / add_up(among)[:, None]
+    k = min(k, reached.shape[1])
+    last = reached.topk(k, largest=False)[0][:, -1:]
+    nearer, tied = (reached < last).float(), (reached == last).float()
+    left = (k - add_up(nearer)) / add_up(tied)
+    return (nearer + tied * left[:, None]) / k
 
 
 def _leaders(x: Tensor) -> Tensor:
