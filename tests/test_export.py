@@ -213,6 +213,16 @@ def test_scores_that_hardly_differ_are_held_to_what_float32_can_tell(tmp_path):
     assert_allclose(runtime.load(path, device="cpu").score_samples(X), model.score_samples(X), rtol=1e-6)
 
 
+def test_rows_on_a_lattice_have_the_scores_of_torch_though_many_are_equally_far(tmp_path):
+    i = np.arange(300)
+    frame = pd.DataFrame({"at": pd.Timestamp("2024-03-09") + pd.to_timedelta(i, unit="h"), "amount": i % 97})
+    frame["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(i % 30, unit="D")
+    model = la.Mixture(max_steps=40, n_components=12, random_state=1).fit(frame)
+    model.export(tmp_path / "lattice.onnx")
+    scores, served = (m.score_samples(frame) for m in (model, runtime.load(tmp_path / "lattice.onnx")))
+    assert np.abs(served - scores).max() < 1e-4 * np.ptp(scores)
+
+
 def test_a_file_may_leave_explanations_out(small, tmp_path):
     small.export(tmp_path / "m.onnx", inputs="core", explain=False)
     outputs = [value.name for value in onnxfile.read(tmp_path / "m.onnx").outputs]

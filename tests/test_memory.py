@@ -74,6 +74,15 @@ def test_distances_are_to_the_five_nearest() -> None:
     assert torch.allclose(distance.sum(1).double(), nearest.mean(1), rtol=1e-4)
 
 
+def test_in_what_order_rows_are_remembered_does_not_matter_where_many_are_equally_far() -> None:
+    side = torch.arange(7.0) * 0.4
+    x = torch.cartesian_prod(side, side, side)
+    other = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    asked = rows(torch.cat([x, x + torch.tensor([0.2, 0.0, 0.0])]))
+    for a, b in zip(remembered(x).energies(asked), remembered(other).energies(asked), strict=True):
+        assert torch.allclose(a.sum(1), b.sum(1), atol=2e-3)
+
+
 def test_a_clique_of_anomalies_is_afar_though_its_members_are_near_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     clique, usual = 6 + 0.1 * torch.randn(5, 5, generator=generator), torch.randn(95, 5, generator=generator)
