@@ -3,8 +3,12 @@
     python benchmarks/pipelines.py                     # all parts
     python benchmarks/pipelines.py http --seconds 60   # one of them
     python benchmarks/pipelines.py kafka --write       # and keep what is printed, in benchmarks/results
+    python benchmarks/pipelines.py files --peers python3.11
 
-The model is a `Detector` of 8 numbers and 3 texts, exported, on one thread.
+frames, clusters, files (`many_rows.py`): flights of 2013 again and again, up to `--rows`, through Arrow and
+polars, through Spark and Ray, and by `lookalike score` from Parquet to Parquet beside PyOD's IForest.
+
+The model of the others is a `Detector` of 8 numbers and 3 texts, exported, on one thread.
 
 http: `lookalike serve` in a process of its own, and clients of this process that each send the next request
 once the last is answered. Every answer is compared, byte for byte, with what the runtime says of the same
@@ -38,6 +42,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import many_rows
 import numpy as np
 import pandas as pd
 
@@ -264,7 +269,7 @@ def measure_kafka(report: Report, args: argparse.Namespace) -> None:
             report(f"{isolation}: {lost:,} lost, {twice:,} twice")
 
 
-PARTS = {"http": measure_http, "kafka": measure_kafka}
+PARTS = {"http": measure_http, "kafka": measure_kafka, **many_rows.PARTS}
 
 
 def main() -> None:
@@ -274,6 +279,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=20, help="of each load of http")
     parser.add_argument("--records", type=int, default=100_000, help="of kafka")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of files; a tenth and a half of others")
+    parser.add_argument("--peers", default="", help="an interpreter to make PyOD's environment from")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/pipelines_PART.txt")
     args = parser.parse_args()
     for part in args.parts:
