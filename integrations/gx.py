@@ -39,7 +39,7 @@ class OddRows(TableMetricProvider):
 class ExpectFewOddRows(BatchExpectation):
     """Expect at most a share of the rows of a batch to have a p-value of `alpha` or less.
 
-    Parameters
+    Attributes
     ----------
     model : str
         Path of an exported file: a suite is saved as JSON, and names it.

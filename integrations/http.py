@@ -1,9 +1,11 @@
 """HTTP: exported models behind FastAPI, as JSON, Arrow, or the Open Inference Protocol (KServe v2).
 
+``lookalike serve orders.onnx`` does what the example does.
+
+Examples
+--------
 >>> application = app({"orders": "orders.onnx"})  # doctest: +SKIP
 >>> uvicorn.run(application)  # doctest: +SKIP
-
-``lookalike serve orders.onnx`` does the same.
 """
 
 from __future__ import annotations

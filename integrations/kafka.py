@@ -1,5 +1,7 @@
 """Kafka: records consumed, scored and produced, each exactly once, by a worker for each partition or fewer.
 
+Examples
+--------
 >>> worker = Worker("orders.onnx", "orders", "scored", group="scoring",
 ...                 config={"bootstrap.servers": "broker:9092"}, dead_letters="refused")  # doctest: +SKIP
 >>> worker.run()  # doctest: +SKIP

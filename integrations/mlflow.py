@@ -1,5 +1,7 @@
 """MLflow: models logged, registered and loaded as the exported file, which is a pyfunc and an ONNX model too.
 
+Examples
+--------
 >>> from lookalike.integrations import mlflow as la_mlflow
 >>> info = la_mlflow.log_model(model, "orders", registered_model_name="orders")  # doctest: +SKIP
 >>> la_mlflow.load_model("models:/orders/1").predict(frame)  # doctest: +SKIP

@@ -22,8 +22,10 @@ def test_all_three_folders_are_walked() -> None:
 def test_examples(name: str) -> None:
     try:
         module = importlib.import_module(name)
-    except MissingExtraError as missing:
-        pytest.skip(str(missing))
+    except (MissingExtraError, ModuleNotFoundError) as missing:
+        if str(missing.name).startswith("lookalike"):
+            raise
+        pytest.skip(str(missing))  # a system that `make test` does not install
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):
