@@ -61,8 +61,7 @@ class Report:
         self.path = HERE / "results" / f"pipelines_{part}.txt"
         self(f"$ python benchmarks/pipelines.py {' '.join(sys.argv[1:])}")
         load, cores = os.getloadavg()[0], os.cpu_count()
-        busy = ", which others kept busy" if load > 1 else ""
-        self(f"onnxruntime {metadata.version('onnxruntime')}; load {load:.1f} on {cores} cores{busy}")
+        self(f"onnxruntime {metadata.version('onnxruntime')}; load {load:.1f} on {cores} cores when it began")
 
     def __call__(self, line: str = "") -> None:
         self.lines.append(line)
