@@ -21,11 +21,16 @@ def check_picture(path: Path) -> None:
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
 
 
-@pytest.mark.slow
-def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
-    command = [sys.executable, SAMPLES / "flights.py", "--rows", "2000", "--steps", "60", "--out", tmp_path]
+def run(name: str, *options: object) -> str:
+    command = [sys.executable, SAMPLES / name, *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
+    said = run("flights.py", "--rows", 2000, "--steps", 60, "--out", tmp_path)
     for words in (
         "336,776 flights",
         "The ten oddest",
@@ -35,19 +40,12 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
         "torch not loaded",
         "Done.",
     ):
-        assert words in done.stdout
+        assert words in said
     check_picture(tmp_path / "flights.png")
     rows = pd.read_csv(tmp_path / "generated.csv")
     assert len(rows) == 5000
     assert {"carrier", "dest", "dep_delay"} <= set(rows)
     assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
-
-
-def run(name: str, *options: object) -> str:
-    command = [sys.executable, SAMPLES / name, *options]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.mark.slow
