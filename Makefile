@@ -30,7 +30,7 @@ demo: build/demo.stamp ## find the oddest flights of 2013 and generate new ones,
 	$(BIN)/python samples/flights.py
 
 test: build/dev.stamp lint ## every check: lint, tests (the slow ones too), doctests, the README's code
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow" --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not extras" --no-loadscope-reorder \
 	    -n $(strip $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
 
 test-extras: build/dev.stamp ## each bridge to another system in an environment of its own; takes long

@@ -33,7 +33,7 @@ from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
-from lookalike.exporters.quantization import Plan, halves, judged, moved
+from lookalike.exporters.quantization import Plan, halves, judged, moved, refuse_without_networks
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
@@ -103,6 +103,8 @@ def export(
         raise ValueError(f"precision='int8' is for task='score'; leave it out for task={task!r}.")
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
+    if precision == "int8":
+        refuse_without_networks(fitted.scorer)
     name = f"{type(model).__name__}-{task}"
     graph = TASKS[task](fitted, ENTRIES[inputs](fitted))
     data = _folded(graph.part, name)
@@ -286,31 +288,31 @@ class _Scored(nn.Module):
         return score, *(explanation if self.explain else ())
 
 
-class _Decisions(nn.Module):
-    """What is said of a score.
+def _decisions(scores: NDArray[np.float64]) -> Part:
+    """What is said of a score, given those of rows held out.
 
-    The calibration scores stand in about as many blocks as there are in each: a score's rank is counted among
-    the first of the blocks, then in one of them, in fewer operations than bisection takes.
+    They stand in about as many blocks as there are in each: a score's rank is counted among the first of the
+    blocks, then in one of them, in fewer operations than bisection takes.
     """
+    size = math.isqrt(len(scores) - 1) + 1
+    padded = np.pad(scores, (0, size**2 - len(scores)), constant_values=np.finfo(float).max)
+    blocks = padded.reshape(size, size)
+    draft, ones, axis = Draft("decisions"), np.ones((size, 1), np.float32), np.array([1])
+    column = draft("Unsqueeze", "score", axis)
 
-    blocks: Tensor
-    n: Tensor
+    def reached(others: str | NDArray[np.float64]) -> str:
+        return draft("MatMul", draft.cast(draft("LessOrEqual", others, column), "float32"), ones)
 
-    def __init__(self, scores: NDArray[np.float64]) -> None:
-        super().__init__()
-        self.size = math.isqrt(len(scores) - 1) + 1
-        blocks = np.pad(scores, (0, self.size**2 - len(scores)), constant_values=np.finfo(float).max)
-        self.register_buffer("blocks", torch.tensor(blocks).view(self.size, self.size))
-        self.register_buffer("n", torch.tensor(len(scores), dtype=torch.float64))
-
-    def forward(self, score: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        reached = (self.blocks[:, 0] <= score[:, None]).float().sum(1)
-        block = (reached - 1).clamp(min=0)
-        inside = (self.blocks[block.long()] <= score[:, None]).float().sum(1)
-        p_value = (block * self.size + (inside + 1)).double() / (self.n + 1)
-        # A score that is no number is not normal.
-        label = torch.where(score - threshold >= 0, 1, -1)
-        return p_value, label
+    first = draft("Sub", reached(blocks[None, :, 0]), np.float32(1))
+    block = draft("Max", first, np.float32(0))
+    inside = reached(draft("Gather", blocks, draft.cast(draft("Squeeze", block, axis), "int64"), axis=0))
+    rank = draft("Add", draft("Mul", block, np.float32(size)), draft("Add", inside, np.float32(1)))
+    share = draft("Div", draft.cast(rank, "float64"), np.float64(len(scores) + 1))
+    draft("Squeeze", share, axis, output="p_value")
+    # A score that is no number is not normal.
+    normal = draft("GreaterOrEqual", draft("Sub", "score", "threshold"), np.float64(0))
+    draft("Where", normal, np.array(1), np.array(-1), output="label")
+    return draft.part
 
 
 def _score(fitted: _Fitted, entry: Part) -> _Graph:
@@ -328,12 +330,11 @@ def _score(fitted: _Fitted, entry: Part) -> _Graph:
         explanation = [value.name for value in ends.part.outputs[3:]]
     given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids)}
     scored = trace(_Scored(fitted.scorer, fitted.explain), given, ["score", *explanation], "score")
-    score = torch.zeros(len(table), dtype=torch.float64)
 
     def decided(scores: NDArray[np.float64], threshold: float) -> Part:
-        given = {"score": score, "threshold": torch.tensor(threshold, dtype=torch.float64)}
-        decisions = trace(_Decisions(scores), given, ["p_value", "label"], "decisions")
-        joined = _joined([entry, scored, decisions], [*entry.inputs, *ends.part.inputs], ends.part.outputs)
+        joined = _joined(
+            [entry, scored, _decisions(scores)], [*entry.inputs, *ends.part.inputs], ends.part.outputs
+        )
         joined.initializers.append(ends.tensor("threshold", np.array(threshold)))
         return joined
 
@@ -395,19 +396,6 @@ class _Drawn(nn.Module):
         return torch.where(known[:, :d], numbers, drawn), torch.where(known[:, d:], ids, drawn_ids)
 
 
-class _Present(nn.Module):
-    """Which cells of a row are not missing."""
-
-    blank: Tensor
-
-    def __init__(self, completer: Completer) -> None:
-        super().__init__()
-        self.register_buffer("blank", completer.unseen + 1)
-
-    def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor]:
-        return (torch.cat([~numbers.isnan(), ids != self.blank], 1),)
-
-
 def _generate(fitted: _Fitted, entry: Part) -> _Graph:
     draft, (d, c) = Draft("known"), fitted.widths
     draft.input("known", "bool", ("n", d + c))
@@ -416,11 +404,12 @@ def _generate(fitted: _Fitted, entry: Part) -> _Graph:
 
 
 def _impute(fitted: _Fitted, entry: Part) -> _Graph:
-    completer, table = fitted.completer(impute=True), fitted.example()
-    given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids)}
-    present = trace(_Present(completer), given, [":known"], "present")
-    present.inputs = []
-    return _complete(fitted, completer, entry, present)
+    """Which cells of a row are not missing can be seen."""
+    blank = np.array([column.blank for column in fitted.estimator.schema_.category_columns], np.int64)
+    draft = Draft("known")
+    present = draft("Not", draft("IsNaN", ":numbers")), draft("Not", draft("Equal", ":ids", blank[None]))
+    draft("Concat", *present, axis=1, output=":known")
+    return _complete(fitted, fitted.completer(impute=True), entry, draft.part)
 
 
 def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -> _Graph:

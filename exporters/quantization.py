@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
@@ -49,6 +50,12 @@ FINEST, OF_BIAS = (
     2**-11,
     2**-19,
 )  # smallest steps of x, and of weights beside a bias: it has 2^30 steps at most
+
+
+def refuse_without_networks(module: nn.Module) -> None:
+    """Raise ExportError at once for what has no matrix products to compute in bytes."""
+    if not any(isinstance(part, nn.Linear) for part in module.modules()):
+        raise ExportError('the model has no network to compute in int8: export it with precision="float32".')
 
 
 def halves(estimator: Estimator, real: Table | None) -> tuple[Table, Table]:
@@ -86,10 +93,6 @@ class Plan:
         """Choose them so that the scores of these rows keep their ranks, half the allowed loss to spare."""
         model = _parsed(data)
         products = list(_products(model))
-        if not products:
-            raise ExportError(
-                'the model has no network to compute in int8: export it with precision="float32".'
-            )
         low_high = _ranges(model, products, feeds)
         work = {product.name: product.weight.size for product in products}
         scores = run(opened(data), feeds)["score"]

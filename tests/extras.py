@@ -26,7 +26,7 @@ from typing import IO, NamedTuple
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "extras"
 SOURCES = ("sdk", "exporters", "integrations", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
-BESIDE = ("hypothesis", "pandas", "pytest")  # what all tests need, with the extras train and onnx
+BESIDE = ("hypothesis", "pytest")  # what all tests and samples need, with the extra demo
 
 
 class Bridge(NamedTuple):
@@ -62,7 +62,7 @@ BRIDGES = {
     "mlflow": Bridge("integrations.mlflow", ("test_mlflow.py",), ("mlflow_registry.py",), ("mlflow.md",)),
     "pandera": _of_tables("pandera"),
     "gx": Bridge("integrations.gx", ("test_gx.py",), pages=("data-quality.md",), beside=("pandera",)),
-    "imblearn": Bridge("integrations.imblearn", ("test_imblearn.py",)),
+    "imblearn": Bridge("integrations.imblearn", ("test_imblearn.py",), beside=("polars", "pyarrow")),
     "distributed": Bridge("training", ("test_fabric.py",), pages=("large-tables.md",)),
 }
 
@@ -131,15 +131,16 @@ def tried(name: str, wheel: Path, log: IO[str]) -> str:
     install += ["-c", ROOT / "constraints.txt"]
     run("the installation", *install, f"{wheel}[cpu,{name}]")
     run("the import", python, "-W", "error", "-c", f"import lookalike.{bridge.module}", cwd=home)
-    run("the installation", *install, f"{wheel}[cpu,onnx,train,{name}]", *BESIDE, *bridge.beside)
-    tests = [f"tests/{test}" for test in bridge.tests]
-    pages = [f"tests/test_readme.py::test_a_document_says_what_happens[{page}]" for page in bridge.pages]
-    said = run("pytest", python, "-m", "pytest", "-q", "-m", "slow or not slow", "-rs", *tests, *pages)
+    run("the installation", *install, f"{wheel}[demo,{name}]", *BESIDE, *bridge.beside)
+    tests = [
+        *(f"tests/{test}" for test in bridge.tests),
+        *(f"tests/test_samples.py::test_a_sample_of_an_extra[{sample}]" for sample in bridge.samples),
+        *(f"tests/test_readme.py::test_a_document_says_what_happens[{page}]" for page in bridge.pages),
+    ]
+    said = run("pytest", python, "-m", "pytest", "-q", "-m", "slow or not slow", "-rs", *tests)
     summary = said.strip().splitlines()[-1].strip("= ")
     if "passed" not in summary:
         raise Failed(f"no test ran: {summary}")
-    for sample in bridge.samples:
-        run(f"samples/{sample}", python, ROOT / "samples" / sample, cwd=home)
     shutil.rmtree(home)
     return summary
 

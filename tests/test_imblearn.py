@@ -49,6 +49,7 @@ def test_imbalanced_learns_checks(sampler, check):
 
 
 @pytest.mark.slow
+@pytest.mark.extras
 @checks_of(
     Tagged(candidates=[ClassWeights()], cv=2, random_state=0),
     {

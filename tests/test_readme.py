@@ -7,21 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from extras import BRIDGES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-NEEDS = {  # documents whose packages `make test` does not install; their code runs in `make test-extras`
-    "data-quality.md": "great_expectations",
-    "mlflow.md": "mlflow",
-    "pyod.md": "pyod",
-    "ray.md": "ray",
-    "spark.md": "pyspark",
-}
+OF_EXTRAS = {page for bridge in BRIDGES.values() for page in bridge.pages}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -85,12 +81,17 @@ def run(block: Block, path: Path, namespace: dict[str, object]) -> None:
             pytest.fail(f"{path.name}, the block of line {block.line} prints otherwise.\n{difference}")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def cases() -> Iterator[object]:
+    for path in DOCUMENTS:
+        marks = [pytest.mark.extras] if path.name in OF_EXTRAS else []
+        yield pytest.param(path, id=path.name, marks=marks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", cases())
 def test_a_document_says_what_happens(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if document.name in NEEDS:
-        pytest.importorskip(NEEDS[document.name], reason=f"{document.name} is about it")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(document.read_text("utf-8")):
@@ -98,7 +99,8 @@ def test_a_document_says_what_happens(
 
 
 def test_the_documents_that_show_how_are_found() -> None:
-    assert {"README.md", "index.md", "serving.md", "command_line.md"} <= {path.name for path in DOCUMENTS}
+    found = {path.name for path in DOCUMENTS}
+    assert {"README.md", "index.md", "serving.md", "command_line.md"} | OF_EXTRAS <= found
 
 
 def test_a_block_that_prints_otherwise_is_seen() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
+from extras import BRIDGES
 
 import lookalike as la
 
@@ -16,6 +16,8 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def check_picture(path: Path) -> None:
+    from matplotlib.image import imread
+
     picture = imread(path)
     assert min(picture.shape[:2]) > 500
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
@@ -48,58 +50,41 @@ def test_flights_finds_generates_draws_and_saves(tmp_path: Path) -> None:
     assert isinstance(la.load(tmp_path / "flights.lookalike"), la.Diffusion)
 
 
-@pytest.mark.slow
-def test_serve_http_answers_and_stops() -> None:
-    said = run("serve_http.py", "--rows", 1500, "--steps", 60)
-    for words in (
-        "because of",
-        "of 200 others are anomalies",
-        "400: column 'air_time' holds 'long' in row 0",
-        'lookalike_rows_total{model="flights"} 201.0',
-        "The server ended with 0.",
-    ):
-        assert words in said
+# What each sample of an extra's table (`extras.BRIDGES`) is run with here, and some of what it then says.
+OF_EXTRAS = {
+    "frames.py": (["--rows", 20_000, "--learn", 2000], ["20,000 in", "All four agree."]),
+    "kafka_scores.py": (
+        ["--rows", 1500, "--steps", 60],
+        ["999 flights scored", "1 refused", "the oddest", "refused: number 500, the record has no column"],
+    ),
+    "mlflow_registry.py": ([], ["losses logged", "mean radius", "A runtime model of the same file", "Done."]),
+    "ray_scores.py": (["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn", "Done."]),
+    "serve_http.py": (
+        ["--rows", 1500, "--steps", 60],
+        [
+            "because of",
+            "of 200 others are anomalies",
+            "400: column 'air_time' holds 'long' in row 0",
+            'lookalike_rows_total{model="flights"} 201.0',
+            "The server ended with 0.",
+        ],
+    ),
+    "spark_scores.py": (["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn in 2", "Done."]),
+}
 
 
 @pytest.mark.slow
-def test_kafka_scores_sets_aside_what_cannot_be_scored() -> None:
-    said = run("kafka_scores.py", "--rows", 1500, "--steps", 60)
-    for words in (
-        "999 flights scored",
-        "1 refused",
-        "the oddest",
-        "refused: number 500, the record has no column",
-    ):
-        assert words in said
+@pytest.mark.extras
+@pytest.mark.parametrize("name", OF_EXTRAS)
+def test_a_sample_of_an_extra(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options, words = OF_EXTRAS[name]
+    said = run(name, *options)
+    assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, package, options, words",
-    [
-        ("spark_scores", "pyspark", ["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn in 2"]),
-        ("ray_scores", "ray", ["--rows", 5000], ["5,000 flights scored", "100,000 flights drawn"]),
-        (
-            "mlflow_registry",
-            "mlflow",
-            [],
-            ["losses logged", "mean radius", "A runtime model of the same file"],
-        ),
-    ],
-)
-def test_samples_of_other_systems(name: str, package: str, options: list[object], words: list[str]) -> None:
-    pytest.importorskip(package, reason=f"installed by an extra of its own, as samples/{name}.py says")
-    said = run(f"{name}.py", *options)
-    for word in (*words, "Done."):
-        assert word in said
-
-
-@pytest.mark.slow
-def test_the_same_flights_are_odd_to_arrow_polars_duckdb_and_dask(tmp_path: Path) -> None:
-    said = run("frames.py", "--rows", 20_000, "--learn", 2000, "--out", tmp_path)
-    assert "20,000 in" in said
-    assert said.endswith("All four agree.\n")
-    assert len(pd.read_parquet(tmp_path / "scored.parquet", columns=["p_value"])) == 20_000
+def test_the_samples_of_extras_run_with_them() -> None:
+    assert {name for bridge in BRIDGES.values() for name in bridge.samples} == OF_EXTRAS.keys()
 
 
 @pytest.mark.slow

@@ -242,6 +242,9 @@ KILLER = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a copy of the process")
+@pytest.mark.parametrize(
+    "family", ["GAN", "Hybrid", "Mixture"], indirect=True
+)  # the VAE's state is part of theirs
 def test_killed_at_any_step_and_resumed_it_ends_as_the_unbroken_fit(family, unbroken, tmp_path):
     rng = np.random.default_rng(len(unbroken["scores"]))
     steps = np.sort(rng.choice(np.arange(1, 60), 5, replace=False)).tolist()
