@@ -297,20 +297,20 @@ def _decisions(scores: NDArray[np.float64]) -> Part:
     size = math.isqrt(len(scores) - 1) + 1
     padded = np.pad(scores, (0, size**2 - len(scores)), constant_values=np.finfo(float).max)
     blocks = padded.reshape(size, size)
+    zero, one, many = np.array([0, 1, size], np.float32)[:, None]
     draft, ones, axis = Draft("decisions"), np.ones((size, 1), np.float32), np.array([1])
     column = draft("Unsqueeze", "score", axis)
 
     def reached(others: str | NDArray[np.float64]) -> str:
-        return draft("MatMul", draft.cast(draft("LessOrEqual", others, column), "float32"), ones)
+        found = draft.cast(draft("LessOrEqual", others, column), "float32")
+        return draft("Squeeze", draft("MatMul", found, ones), axis)
 
-    first = draft("Sub", reached(blocks[None, :, 0]), np.float32(1))
-    block = draft("Max", first, np.float32(0))
-    inside = reached(draft("Gather", blocks, draft.cast(draft("Squeeze", block, axis), "int64"), axis=0))
-    rank = draft("Add", draft("Mul", block, np.float32(size)), draft("Add", inside, np.float32(1)))
-    share = draft("Div", draft.cast(rank, "float64"), np.float64(len(scores) + 1))
-    draft("Squeeze", share, axis, output="p_value")
+    block = draft("Max", draft("Sub", reached(blocks[None, :, 0]), one), zero)
+    inside = reached(draft("Gather", blocks, draft.cast(block, "int64"), axis=0))
+    rank = draft("Add", draft("Mul", block, many), draft("Add", inside, one))
+    draft("Div", draft.cast(rank, "float64"), np.array([len(scores) + 1.0]), output="p_value")
     # A score that is no number is not normal.
-    normal = draft("GreaterOrEqual", draft("Sub", "score", "threshold"), np.float64(0))
+    normal = draft("GreaterOrEqual", draft("Sub", "score", "threshold"), 0.0)
     draft("Where", normal, np.array(1), np.array(-1), output="label")
     return draft.part
 

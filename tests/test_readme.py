@@ -88,7 +88,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", cases())
+@pytest.mark.parametrize("document", list(cases()))
 def test_a_document_says_what_happens(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
