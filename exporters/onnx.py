@@ -39,6 +39,7 @@ from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
 from lookalike.models.family import Family
 from lookalike.parameters import Range
+from lookalike.preprocessing import Numbers
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
 
@@ -208,7 +209,7 @@ class _Fitted:
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
         model = copy.deepcopy(estimator.model_).to("cpu")
-        numbers = estimator.codec_.numbers
+        numbers = cast(Numbers, estimator.codec_.numbers)  # those of images are refused
         centre = np.zeros(len(numbers.value))
         if len(centre):
             middle = numbers.middle.abs().argmin(1, keepdim=True)

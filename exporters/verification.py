@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from lookalike import feeding, noise
 from lookalike.calibration import Calibration
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
+from lookalike.preprocessing import Numbers
 from lookalike.schema import Table
 from lookalike.verbs import Completer
 
@@ -182,7 +183,7 @@ class Trial:
         normals, uniforms = noise.rows(0, 0, n, a, b)
         rng = np.random.default_rng(0)
         worst, cells, wrong = 0.0, 0, 0
-        value = self.estimator.codec_.numbers.value.numpy()
+        value = cast(Numbers, self.estimator.codec_.numbers).value.numpy()
         spread = np.where(value[:, -1] > value[:, 0], value[:, -1] - value[:, 0], 1.0)
         for share in (0.0, 0.5):
             known = rng.random((n, d + table.ids.shape[1])) < share
@@ -289,7 +290,7 @@ def _hostile(estimator: Estimator, drawn: Table) -> Iterator[Table]:
     everywhere = np.broadcast_to
     yield Table(np.where(holes, np.nan, rows.numbers), everywhere(blanks, rows.ids.shape).copy())
     yield Table(rows.numbers, everywhere(unseen, rows.ids.shape).copy())
-    numbers = estimator.codec_.numbers
+    numbers = cast(Numbers, estimator.codec_.numbers)
     table = numbers.value.numpy()
     # Far beyond them goes what is a float to the graph; whole numbers are those of a frame.
     floats = np.array([c.port.type == "float64" for c in schema.number_columns], dtype=bool)

@@ -13,6 +13,7 @@ from lookalike.values import Array, Name, Values, has_rows, read_array, shorten,
 
 # ---- writing: numpy ----
 
+IMAGE_DIMENSIONS = (3, 4)
 BLANKS: dict[str, Any] = {"nan": np.nan, "NaT": np.datetime64("NaT")}
 
 
@@ -116,6 +117,38 @@ class NumpyWriter:
         return matrix
 
 
+class ImagesFrame:
+    """Images alone: a table of one column."""
+
+    container: ClassVar[str] = "images"
+
+    def __init__(self, array: Array) -> None:
+        self.columns = [array]
+        self.names: list[Name] = ["image"]
+        self.n_rows = array.shape[0]
+
+    def column(self, position: int) -> Values:
+        raise SchemaError(
+            f"got images, an array of shape {self.columns[0].shape}, where fit had a table of another kind."
+        )
+
+    def matrix(self, positions: list[int]) -> Array | None:
+        return None
+
+
+class ImagesWriter(NumpyWriter):
+    """Writes an array of images."""
+
+    def frame(self, names: Sequence[Name], columns: Sequence[Array], n_rows: int) -> Array:
+        return columns[0]
+
+
+def pictures_of(frame: Frame, position: int) -> Array | None:
+    """A column that holds images: an array of three dimensions, or of four with one for channels."""
+    held = frame.columns[position] if isinstance(frame, (DictFrame, ImagesFrame)) else None
+    return held if isinstance(held, np.ndarray) and held.ndim in IMAGE_DIMENSIONS else None
+
+
 class DictFrame:
     """A mapping of names to columns: lists, arrays or series. One value each, not in lists, is one row."""
 
@@ -198,7 +231,7 @@ def as_matrix(data: Any) -> Array:
         advice = (
             "Reshape your data: data.reshape(-1, 1) for one column, data.reshape(1, -1) for one row."
             if array.ndim < 2
-            else "Reshape it to (rows, columns), or use a model of series or images."
+            else "Reshape it to (rows, columns); images are (n, height, width) or (n, height, width, 1 to 4)."
         )
         raise SchemaError(
             f"expected a 2-D table, got {array.ndim} dimension(s) of shape {array.shape}. {advice}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lookalike import noise
 from lookalike.allowed import Allowed
+from lookalike.arrays import pictures_of
 from lookalike.columns import Encoded
 from lookalike.errors import ConditionError, SchemaError
 from lookalike.parameters import Range
@@ -196,6 +197,8 @@ class Request:
             Range(0, math.inf, whole=True).check("n", n)
         if given is None or isinstance(given, Mapping):
             asked = dict(given or {})
+            for name in asked:
+                schema.place(name)
             shapes = (given_shape(v) for v in asked.values() if not isinstance(v, Condition | Balanced))
             total = n if n is not None else next((shape[0] for shape in shapes if shape), 1)
 
@@ -289,7 +292,13 @@ def partial(schema: Schema, data: Any) -> tuple[Table, Cells]:
     """Encode rows of which a part is there, and where; or raise ConditionError."""
     try:
         frame, position_of = schema.open(data, whole=False)
-        columns = {name: frame.column(at) for name, at in position_of.items()}
+        pictures = {image.name: (image, place) for image, place in schema.images}
+        columns = {name: frame.column(at) for name, at in position_of.items() if name not in pictures}
+        shown = [
+            (place, image.encode(pictures_of(frame, position_of[name]), allow_missing=True))
+            for name, (image, place) in pictures.items()
+            if name in position_of
+        ]
     except SchemaError as error:
         raise ConditionError(
             "given must map columns to values, such as {'column': value}, or be a table of partial rows: "
@@ -297,6 +306,8 @@ def partial(schema: Schema, data: Any) -> tuple[Table, Cells]:
         ) from error
     table, known = schema.condition({}, frame.n_rows), _everywhere(_nowhere(schema), frame.n_rows)
     known = known[0].copy(), known[1].copy()
+    for place, pixels in shown:
+        table.numbers[:, place], known[0][:, place] = pixels, ~np.isnan(pixels)
     for name, values in columns.items():
         if not len(values.present):
             continue

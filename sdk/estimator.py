@@ -23,14 +23,14 @@ from lookalike._version import __version__
 from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
 from lookalike.datasets import Dataset, Tally, is_dataset
-from lookalike.errors import ConditionError, SchemaError
+from lookalike.errors import ConditionError, ExportError, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
-from lookalike.preprocessing import MAX_VALUES, Numbers, TableCodec, TrainingRows
+from lookalike.preprocessing import MAX_VALUES, Numbers, Pixels, TableCodec, TrainingRows
 from lookalike.schema import Schema, Table
 from lookalike.stored import stored
 from lookalike.training import ALONE, Callback, Peers, Schedule, seeded, train
@@ -68,7 +68,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         max_steps: int | None,
         max_seconds: float | None,
         batch_size: int | None,
-        learning_rate: float,
+        learning_rate: float | None,
         early_stopping: bool,
         callbacks: Sequence[Callback] | None,
         checkpoint: str | os.PathLike[str] | None,
@@ -102,7 +102,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         """Rows a step, fewer where a row is thousands of features wide."""
         few, many = self._batches
         most = many if n >= LARGE else int(np.clip(n // 8, 128, few))
-        return int(np.clip(BATCH_FEATURES // layout.width, 32, most))
+        return int(np.clip(BATCH_FEATURES // (layout.width * layout.weight), 32, most))
 
     # ---- fitting ---------------------------------------------------------------------------------------
 
@@ -192,7 +192,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         pace = self._pace * len(data) ** 0.6
         steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
         schedule = Schedule(
-            steps, size, self.learning_rate, PATIENCE if self.early_stopping else None, self.max_seconds
+            steps,
+            size,
+            self.learning_rate or codec.layout.learning_rate,
+            PATIENCE if self.early_stopping else None,
+            self.max_seconds,
         )
         history = train(
             model,
@@ -288,7 +292,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     def _chunk(self) -> int:
         """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
-        rows = max(CHUNK_FEATURES // self.codec_.layout.width, 16)
+        rows = max(CHUNK_FEATURES // (self.codec_.layout.width * self.codec_.layout.weight), 16)
         return min(1 << rows.bit_length() - 1, CHUNK)
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
@@ -379,6 +383,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             Without the packages of ``lookalike[onnx]`` or ``lookalike[cpu]``.
         """
         check_is_fitted(self)
+        if self.schema_.image is not None:
+            raise ExportError(
+                f"{self._owner} learned from images, which cannot be exported yet: save(path) keeps it."
+            )
         # By name, for exporters stand above estimators.
         exporter = import_module("lookalike.exporters.onnx")
         digest: str = exporter.export(
@@ -492,8 +500,11 @@ def _fit_codec(
         seen = table.numbers[~np.isnan(table.numbers[:, j]), j]
         numbers[0, j] = np.median(seen) if len(seen) else schema.number_columns[j].least
     sizes = [len(column.levels) for column in schema.category_columns]
+    image = schema.image
     return TableCodec(
-        Numbers.fit(numbers, most_values),
+        Numbers.fit(numbers, most_values)
+        if image is None
+        else Pixels.fit(numbers, image.grid, image.low, image.high, image.whole),
         np.flatnonzero(tally.blank).tolist(),
         [count[:size] for count, size in zip(tally.levels, sizes, strict=True)],
         [int(count[size + 1]) for count, size in zip(tally.levels, sizes, strict=True)],

@@ -75,6 +75,36 @@ class Face(Thresholded):
         return np.concatenate(scores)
 
     @streamed
+    def heatmap(self, X: Any) -> NDArray[np.float64]:
+        """Tell where images are odd.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, height, width) or (n, height, width, channels), or dict of columns
+            As of `score_samples`.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width), float64
+            Energy of each pixel. Over an image they add up to its `anomaly_score`, 1 for a usual one, less
+            the share of labels that were learned with it.
+
+        Raises
+        ------
+        SchemaError
+            As `score_samples`, or if the model is of no images.
+        """
+        self._check("score")
+        if self.schema_.image is None:
+            raise SchemaError(
+                f"{self._owner} learned from a table, not from images: explain(X) says which columns."
+            )
+        height, width = self.schema_.image.shape[:2]
+        found = [self._shares(rows, first)[0] for first, rows in self._parts(X)]
+        d = len(self.schema_.number_columns)
+        return np.concatenate(found)[:, :d].reshape(-1, height, width, d // (height * width)).sum(3)
+
+    @streamed
     def explain(self, X: Any, *, groups: Groups | None = None, tested: int = TESTED) -> Explanation:
         """Tell which columns make each row odd, what would have been normal there, and the energy then.
 
@@ -101,6 +131,7 @@ class Face(Thresholded):
             As `score_samples`, or if a group cannot be made.
         """
         self._check("score")
+        self._refuse_images("explain")
         Range(0, math.inf, whole=True).check("tested", tested)
         schema, names = self.schema_, [column.name for column in self._modelled()]
         blamed, members, unit_of = units(names, groups)
@@ -166,6 +197,7 @@ class Face(Thresholded):
             If an exported file that scores is given no imputer.
         """
         self._check("score")
+        self._refuse_images("counterfactual")
         drawing = self._imputer(imputer)
         for name, value in (("max_columns", max_columns), ("n_draws", n_draws)):
             Range(1, math.inf, whole=True).check(name, value)
@@ -194,6 +226,12 @@ class Face(Thresholded):
         nearest = fill(X, schema, found, split(changed, schema))
         scores = self.score_samples(nearest) if changed.any() else before
         return Counterfactual(nearest, names, changed, scores, before, self.offset_, X, schema.names)
+
+    def _refuse_images(self, verb: str) -> None:
+        if self.schema_.image is not None:
+            raise SchemaError(
+                f"{verb} is about columns, and {self._owner} learned from images: see heatmap(X)."
+            )
 
     def _modelled(self) -> list[Encoded]:
         """The columns the model sees, in the order of its layout."""
@@ -362,7 +400,13 @@ class Face(Thresholded):
         return blocks()
 
     def impute(
-        self, X: Any, n_draws: int = 1, random_state: noise.RandomState = None, *, combine: bool = False
+        self,
+        X: Any,
+        n_draws: int = 1,
+        random_state: noise.RandomState = None,
+        *,
+        combine: bool = False,
+        mask: NDArray[np.bool_] | None = None,
     ) -> Any:
         """Fill in missing values by draws given the rest of the row.
 
@@ -377,6 +421,9 @@ class Face(Thresholded):
         combine : bool
             Whether to make one table of the draws: the mean of numbers, and the level that most hold. It is
             nearest to what was lost, and less varied; 20 draws are enough.
+        mask : ndarray of bool, of the shape of an array X, or of images X without their channels, optional
+            True where to draw anew, whatever is there. In a dict of columns hide pixels by
+            ``numpy.ma.masked_array(images, mask)``.
 
         Returns
         -------
@@ -385,6 +432,7 @@ class Face(Thresholded):
         """
         self._check("impute")
         Range(1, math.inf, whole=True).check("n_draws", n_draws)
+        X = X if mask is None else _masked(X, mask)
         given = self._rows(X, allow_missing=True)
         table = given if isinstance(given, Table) else self.schema_.encode(X, allow_missing=True)
         blank = np.array([column.blank for column in self.schema_.category_columns], dtype=np.int64)
@@ -463,6 +511,17 @@ class Face(Thresholded):
     def _complete(self, rows: Any, known: Known, seed: int, impute: bool) -> Table:
         """Draw what is not known, row i with row i of the noise. `impute`: nothing is left missing."""
         raise NotImplementedError
+
+
+def _masked(X: Any, mask: Any) -> Any:
+    """An array of which a part is hidden."""
+    hidden = np.asarray(mask, dtype=bool)
+    if not isinstance(X, np.ndarray) or hidden.shape not in (X.shape, X.shape[:3]):
+        found = f"an array of shape {X.shape}" if isinstance(X, np.ndarray) else f"a {type(X).__qualname__}"
+        raise ValueError(f"mask goes with an array of its shape, {hidden.shape}, got {found}.")
+    if hidden.ndim < X.ndim:
+        hidden = np.broadcast_to(hidden[..., None], X.shape)
+    return np.ma.masked_array(X, hidden | np.ma.getmaskarray(X))
 
 
 def _combined(draws: Sequence[Table]) -> Table:

@@ -324,7 +324,8 @@ class Diffusion(Estimator):
         Time budget of training.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
+        By default 2e-3 for tables, 8e-3 for images.
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
     callbacks : sequence of callable, optional
@@ -385,7 +386,7 @@ class Diffusion(Estimator):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         early_stopping: bool = True,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,

@@ -13,6 +13,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.arrays import pictures_of
 from lookalike.frames import WRITERS, open_frame
 from lookalike.schema import Schema, Table
 from lookalike.values import NANOSECONDS, Array, Name, Storage, Values, label_array, to_objects
@@ -44,6 +45,9 @@ def fill(data: Any, schema: Schema, drawn: Table, holes: Holes) -> Any:
     position = {name: i for i, name in enumerate(frame.names)}
     by_name = frame.container != "numpy" and not position.keys().isdisjoint(schema.names)
     columns: dict[int, Any] = {}
+    for image, part in schema.images:
+        i = position[image.name]
+        columns[i] = image.filled(pictures_of(frame, i), drawn.numbers[:, part], holes[0][:, part])
     for column, cells, hole in _columns(schema, drawn, holes):
         fresh = column.decode(cells)
         wanted = hole & ~fresh.missing  # a column without any value has none to give
@@ -59,7 +63,8 @@ def fill(data: Any, schema: Schema, drawn: Table, holes: Holes) -> Any:
 
 
 def _columns(schema: Schema, drawn: Table, holes: Holes) -> Iterator[tuple[Any, Array, NDArray[np.bool_]]]:
-    yield from zip(schema.number_columns, drawn.numbers.T, holes[0].T, strict=True)
+    if not schema.images:
+        yield from zip(schema.number_columns, drawn.numbers.T, holes[0].T, strict=True)
     yield from zip(schema.category_columns, drawn.ids.T, holes[1].T, strict=True)
 
 
@@ -146,6 +151,7 @@ def _with_arrow(frame: Any, columns: dict[int, Any]) -> Any:
 _WITH: dict[str, Callable[[Any, dict[int, Any]], Any]] = {
     "numpy": _with_arrays,
     "dict": _with_columns,
+    "images": lambda frame, columns: columns[0],
     "pandas": _with_pandas,
     "polars": _with_polars,
     "pyarrow": _with_arrow,

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from lookalike.arrays import (
     BLANKS,
+    IMAGE_DIMENSIONS,
     DictFrame,
     DictWriter,
     Frame,
+    ImagesFrame,
+    ImagesWriter,
     NumpyFrame,
     NumpyWriter,
     Writer,
@@ -406,6 +409,7 @@ class ArrowWriter:
 WRITERS: dict[str, Callable[[], Writer]] = {
     "numpy": NumpyWriter,
     "dict": DictWriter,
+    "images": ImagesWriter,
     "pandas": PandasWriter,
     "polars": PolarsWriter,
     "pyarrow": ArrowWriter,
@@ -452,7 +456,7 @@ def name_columns(estimator: Any, data: object) -> None:
 def _wrap(data: object) -> Frame:
     # Those of few rows first: to ask whether it is another kind takes longer than to read one.
     if isinstance(data, np.ndarray):
-        return NumpyFrame(as_matrix(data))
+        return ImagesFrame(data) if data.ndim in IMAGE_DIMENSIONS else NumpyFrame(as_matrix(data))
     if isinstance(data, Mapping):
         return DictFrame(data)
     for is_type, wrapper in (

@@ -56,7 +56,7 @@ RANGES = {
     "gamma": Range(0, math.inf),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
-CHOSEN_FROM_DATA = {"width", "n_components", "max_steps", "batch_size", "max_seconds"}
+CHOSEN_FROM_DATA = {"width", "n_components", "max_steps", "batch_size", "max_seconds", "learning_rate"}
 """Parameters that may be None."""
 
 

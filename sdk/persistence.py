@@ -7,6 +7,7 @@ and no network is allocated before the tensors are known to fill it.
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
+from lookalike.images import Image
 from lookalike.layout import Layout
 from lookalike.memory import Blend, Memory
 from lookalike.models.family import Model
 from lookalike.parameters import RANGES, check_parameters
-from lookalike.preprocessing import TABLES, Numbers, TableCodec
+from lookalike.preprocessing import OF_PIXELS, TABLES, Numbers, Pixels, TableCodec
 from lookalike.schema import Schema
 from lookalike.training import History
 from lookalike.vetting import all_of, is_count, is_number, require, vetted_schema
@@ -207,6 +209,8 @@ def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCode
         and RANGES["max_levels"].holds(data["max_levels"]),
         "its codec is not that of its schema",
     )
+    if schema.image is not None:
+        return TableCodec.from_dict(_pixels(schema.image, arrays), data)
     shape = arrays["value"].shape
     require(len(shape) == 2 and shape[0] == d and shape[1] >= 2, f"its tables of numbers have shape {shape}")
     shapes = dict(zip(TABLES, (shape, shape, shape, shape[:1], shape[:1]), strict=True))
@@ -218,6 +222,16 @@ def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCode
     require(ascending and within, "its tables of numbers are no distribution functions")
     numbers_ = Numbers(*(torch.from_numpy(arrays[name].copy()) for name in TABLES))
     return TableCodec.from_dict(numbers_, data)
+
+
+def _pixels(image: Image, arrays: Arrays) -> Pixels:
+    one = torch.empty((), dtype=torch.float64, device="meta")
+    _check_tensors(arrays, dict.fromkeys(OF_PIXELS, one), "map of pixels")
+    found = {name: float(arrays[name]) for name in OF_PIXELS}
+    sound = all(map(math.isfinite, found.values())) and found["scale"] > 0 and found["step"] >= 0
+    same = (found["least"], found["most"]) == (image.low, image.high)
+    require(sound and same, "its map of pixels is not that of its images")
+    return Pixels(image.grid, *(torch.tensor(found[name], dtype=torch.float64) for name in OF_PIXELS))
 
 
 def _check_tensors(arrays: Arrays, wanted: Mapping[str, torch.Tensor], what: str) -> None:

@@ -9,6 +9,7 @@ kept beside it, as `units` of the layout, and detectors measure in both.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lookalike.layout import Layout, Rows
+from lookalike.layout import ImageLayout, Layout, Rows
 from lookalike.piecewise import Even, Knotted, Searched, interpolate
 
 Floats = NDArray[np.float64]
@@ -86,7 +87,35 @@ def _location_and_scale(column: Floats) -> tuple[float, float]:
     return float(mean), float(largest)
 
 
-class Numbers(nn.Module):
+class Coordinates(nn.Module, ABC):
+    """The map of numbers, (n, d) float64, to what a model sees of them, and back."""
+
+    @abstractmethod
+    def layout(self, sizes: Sequence[int], columns: Sequence[int]) -> Layout:
+        """What a model sees of the numbers and of categories of these sizes."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, as `encode` gives them, and standard scores."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Scores in float32; NaN stays."""
+        return self(x)[0]
+
+    @abstractmethod
+    def standard(self, x: Tensor) -> Tensor:
+        """Standard scores in float32."""
+
+    @abstractmethod
+    def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The normal distribution function of the scores where each value begins, and where it ends."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Values of scores, never outside those seen; the inverse of `encode` between them."""
+
+
+class Numbers(Coordinates):
     """Every numeric column's map to its normal score and back.
 
     Parameters
@@ -169,6 +198,9 @@ class Numbers(nn.Module):
         unit = self.standard(self.value.T).T.to(low.dtype).contiguous()
         return Even(low, high, interpolate(at, self.middle, unit).T)
 
+    def layout(self, sizes: Sequence[int], columns: Sequence[int]) -> Layout:
+        return Layout(len(self.value), sizes, columns, self.units(), self.unit_scores(), self.edges)
+
     def unit_scores(self) -> Knotted:
         """The map from standard to normal scores."""
         return Knotted(self.standard(self.value.T).T.contiguous(), self.middle.float())
@@ -198,6 +230,73 @@ class Numbers(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Values of normal scores, never outside the values seen; the inverse of `encode` between them."""
         return interpolate(z, self.edges, self.at_edges)
+
+
+class Pixels(Coordinates):
+    """All pixels' one linear map to scores of about unit spread, and back.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    location, scale, least, most : Tensor without dimensions, float64
+        Of the scores; what values lie between.
+    step : Tensor without dimensions, float64
+        What lies between two values that follow each other, 0 if any may be.
+    """
+
+    location: Tensor
+    scale: Tensor
+    least: Tensor
+    most: Tensor
+    step: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        location: Tensor,
+        scale: Tensor,
+        least: Tensor,
+        most: Tensor,
+        step: Tensor,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        for name, value in zip(OF_PIXELS, (location, scale, least, most, step), strict=True):
+            self.register_buffer(name, value)
+
+    @classmethod
+    def fit(
+        cls, numbers: Floats, shape: tuple[int, int, int], least: float, most: float, whole: bool
+    ) -> Pixels:
+        """Learn from an array of shape (n, pixels); `whole`: values are whole numbers."""
+        mean, spread = float(numbers.mean()), float(numbers.std())
+        # Nearer to the middle than float32 tells probabilities apart.
+        scale = max(spread, (most - mean) / FARTHEST_PIXEL, (mean - least) / FARTHEST_PIXEL)
+        found = (mean, scale, least, most, float(whole))
+        return cls(shape, *(torch.tensor(value, dtype=torch.float64) for value in found))
+
+    def layout(self, sizes: Sequence[int], columns: Sequence[int]) -> Layout:
+        return ImageLayout(self.shape, sizes, columns)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.standard(x)
+        return scores, scores
+
+    def standard(self, x: Tensor) -> Tensor:
+        return ((x - self.location) / self.scale).float()
+
+    def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        half = self.step / 2
+        low, high = ((x + side * half - self.location) / self.scale for side in (-1, 1))
+        return torch.special.ndtr(low), torch.special.ndtr(high)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z * self.scale + self.location).clamp(self.least, self.most)
+
+
+FARTHEST_PIXEL = 4.0  # standard scores
+OF_PIXELS = ("location", "scale", "least", "most", "step")
 
 
 class TrainingRows(nn.Module):
@@ -235,7 +334,7 @@ class TableCodec(nn.Module):
 
     Parameters
     ----------
-    numbers : Numbers
+    numbers : Coordinates
     nullable : sequence of int
         Numbers that were missing in some row.
     level_counts : sequence of array
@@ -254,7 +353,7 @@ class TableCodec(nn.Module):
 
     def __init__(
         self,
-        numbers: Numbers,
+        numbers: Coordinates,
         nullable: Sequence[int],
         level_counts: Sequence[NDArray[np.int64]],
         missing_counts: Sequence[int],
@@ -288,7 +387,7 @@ class TableCodec(nn.Module):
         self.register_buffer("flag_of_number", flag_of, persistent=False)
         owners = [*columns, *(columns[i] for i in self.nullable)]
         sizes = [*sizes, *(2 for _ in self.nullable)]
-        self.layout = Layout(d, sizes, owners, numbers.units(), numbers.unit_scores(), numbers.edges)
+        self.layout = numbers.layout(sizes, owners)
 
     def _ids(self, numbers: Tensor, ids: Tensor) -> Tensor:
         levels = self.network_level[ids + self.offset] if len(self.offset) else ids
@@ -335,7 +434,7 @@ class TableCodec(nn.Module):
         }
 
     @classmethod
-    def from_dict(cls, numbers: Numbers, data: Mapping[str, Any]) -> TableCodec:
+    def from_dict(cls, numbers: Coordinates, data: Mapping[str, Any]) -> TableCodec:
         """Rebuild a codec from `to_dict`."""
         keys = ("nullable", "counts", "missing", "columns", "max_levels")
         return cls(numbers, *(data[key] for key in keys))

@@ -33,11 +33,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.arrays import DictFrame, Frame, NumpyFrame
+from lookalike.arrays import DictFrame, Frame, NumpyFrame, pictures_of
 from lookalike.columns import Column, Encoded, Ignored
 from lookalike.errors import ConditionError, LookalikeWarning, SchemaError, did_you_mean
 from lookalike.frames import WRITERS, open_frame
 from lookalike.identifiers import Identifier
+from lookalike.images import Image
 from lookalike.levelled import Boolean, Categorical, Constant, Levelled
 from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of
 from lookalike.values import Array, Name, Storage, UnreadableError, Values, shorten, values_of
@@ -59,7 +60,7 @@ _SHOWN_COLUMNS = 40
 
 _KINDS: dict[str, type[Column]] = {
     kind.kind: kind
-    for kind in (Number, Datetime, Duration, Categorical, Boolean, Constant, Identifier, Ignored)
+    for kind in (Number, Datetime, Duration, Categorical, Boolean, Constant, Identifier, Image, Ignored)
 }
 
 # The first that suits is taken: what has one value is constant whatever its type, and a key is no number.
@@ -186,11 +187,14 @@ class Schema:
                 columns.append(known[position])
             elif isinstance(wishes.get(name), Ignored):
                 columns.append(wishes[name].learned(name=name))  # unread: it may be of any type
+            elif (pictures := pictures_of(frame, position)) is not None:
+                columns.append(Image().learn(name, pictures))
             else:
                 values = frame.column(position)
                 kind = wishes.get(name) or infer(values, plain_array=_is_numeric_matrix(frame))
                 columns.append(kind.fit(values))
         schema = cls(tuple(columns), frame.container)
+        _check_image(columns)
         if not schema.number_columns and not schema.category_columns:
             raise SchemaError(
                 "no column is left to model: "
@@ -206,8 +210,25 @@ class Schema:
 
     @cached_property
     def number_columns(self) -> tuple[Measured, ...]:
-        """The columns of `Table.numbers`, in order."""
-        return tuple(column for column in self.columns if isinstance(column, Measured))
+        """The columns of `Table.numbers`, in order; of an image each channel of a pixel is one."""
+        cells = (column.cells() if isinstance(column, Image) else (column,) for column in self.columns)
+        return tuple(cell for some in cells for cell in some if isinstance(cell, Measured))
+
+    @cached_property
+    def images(self) -> tuple[tuple[Image, slice], ...]:
+        """The columns of images, and which of the numbers are theirs."""
+        found, start = [], 0
+        for column in self.columns:
+            size = column.size if isinstance(column, Image) else isinstance(column, Measured)
+            if isinstance(column, Image):
+                found.append((column, slice(start, start + size)))
+            start += size
+        return tuple(found)
+
+    @property
+    def image(self) -> Image | None:
+        """The column of images, if there is one: beside it there are no other numbers."""
+        return self.images[0][0] if self.images else None
 
     @cached_property
     def category_columns(self) -> tuple[Levelled, ...]:
@@ -243,9 +264,11 @@ class Schema:
         numbers = np.empty((frame.n_rows, len(self.number_columns)))
         ids = np.empty((frame.n_rows, len(self.category_columns)), dtype=np.int64)
         cells: tuple[tuple[Array, Sequence[Encoded]], ...] = (
-            (numbers, self.number_columns),
+            (numbers, () if self.images else self.number_columns),
             (ids, self.category_columns),
         )
+        for image, part in self.images:
+            numbers[:, part] = image.encode(pictures_of(frame, position[image.name]), allow_missing)
         for array, columns in cells:
             for k, column in enumerate(columns):
                 at = position[column.name]
@@ -277,6 +300,13 @@ class Schema:
 
     def _match(self, frame: Frame, owner: str, whole: bool) -> dict[Name, int]:
         """Where in the frame each fitted column is."""
+        if self.image is None and frame.container == "images":
+            raise SchemaError(f"{owner} learned from a 2-D table, and got an array of images.")
+        if self.image is not None and frame.container not in ("images", "dict"):
+            raise SchemaError(
+                f"{owner} learned from images of shape {self.image.shape}, and got a 2-D table of "
+                f"{len(frame.names)} columns."
+            )
         given = {name: i for i, name in enumerate(frame.names)}
         by_position = frame.container == "numpy" or (
             self.container == "numpy" and not given.keys() & self._by_name.keys()
@@ -296,7 +326,7 @@ class Schema:
                 )
             return {name: i for i, name in enumerate(self.names)}
         extra = [name for name in frame.names if name not in self._by_name]
-        absent = [c.name for c in self.columns if isinstance(c, Encoded) and c.name not in given]
+        absent = [c.name for c in self.columns if isinstance(c, Encoded | Image) and c.name not in given]
         if extra:
             lost = f" Missing: {_listed(absent)}." if whole and absent else ""
             advice = did_you_mean(extra[0], absent) or " Drop it or fit again."
@@ -335,9 +365,14 @@ class Schema:
                 f"{table.ids.shape}."
             )
         cells = {"numbers": iter(table.numbers.T), "ids": iter(table.ids.T)}
+        pictures = {image.name: image.decode(table.numbers[:, part]) for image, part in self.images}
         rows = np.arange(row_start, row_start + len(table), dtype=np.int64)
         writer, names, columns = WRITERS[self.container](), [], []
         for column in self.columns:
+            if column.name in pictures:
+                names.append(column.name)
+                columns.append(pictures[column.name])
+                continue
             values = (
                 column.decode(next(cells[column.part]))
                 if isinstance(column, Encoded)
@@ -399,6 +434,11 @@ class Schema:
                 f"{name!r} is not a column.{did_you_mean(name, self.names)} "
                 f"Columns are {_listed(self.names)}."
             )
+        if any(name == image.name for image, _ in self.images):
+            raise ConditionError(
+                f"{name!r} holds images, of which no condition can be written. To complete images of which "
+                "pixels are known, call impute, or give a table of them with the others masked."
+            )
         if name not in self._places:
             kind = self._by_name[name].kind
             raise ConditionError(
@@ -436,6 +476,22 @@ class Schema:
         if len(self.columns) > len(shown):
             lines.append(f"  ... and {len(self.columns) - len(shown)} more")
         return "\n".join(lines)
+
+
+def _check_image(columns: Sequence[Column]) -> None:
+    """An image may have labels beside it, and no other numbers."""
+    images = [column for column in columns if isinstance(column, Image)]
+    numbers = [column for column in columns if isinstance(column, Measured)]
+    if len(images) > 1:
+        raise SchemaError(
+            f"columns {images[0].name!r} and {images[1].name!r} both hold images: one can be learned."
+        )
+    if images and numbers:
+        name = numbers[0].name
+        raise SchemaError(
+            f"column {name!r} holds numbers beside images, which cannot be learned together. Leave it out "
+            f"with schema={{{name!r}: la.Ignored()}}, or make classes of it with la.Categorical()."
+        )
 
 
 def _column_from_dict(data: Mapping[str, Any]) -> Column:

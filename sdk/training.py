@@ -216,6 +216,13 @@ def seeded(seed: int, purpose: str, k: int, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient as the fused optimizer reads it, which asks not how its memory is laid out."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 class _Run:
     """State of a run: what a checkpoint holds."""
 
@@ -300,7 +307,7 @@ class _Run:
                 continue
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for p, gradient in zip(parameters, gradients, strict=True):
-                p.grad = gradient
+                p.grad = None if gradient is None else _laid_out_as(p, gradient)
             self.peers.mean([gradient for gradient in gradients if gradient is not None])
             nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer = self._optimizer(k, parameters)

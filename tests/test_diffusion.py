@@ -10,8 +10,9 @@ from tiny import build, nothing_barred, numbers, seeded, unknown
 from torch.distributions import MultivariateNormal
 
 from lookalike.layout import Layout, Rows
-from lookalike.models.diffusion import SCORE_LEVELS, SIGMA_MAX, SIGMA_MIN, Diffusion, time_of
+from lookalike.models.diffusion import SCORE_LEVELS, SIGMA_MIN, Diffusion
 
+SIGMA_MAX = Layout.noise.most
 MU = torch.tensor([0.3, -0.2], dtype=torch.float64)
 S = torch.tensor([[1.0, 0.7], [0.7, 0.8]], dtype=torch.float64)
 
@@ -102,8 +103,10 @@ def test_noise_levels_are_those_of_edm():
 def test_time_is_the_distribution_function_of_the_training_noise():
     t = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
     noise = torch.distributions.LogNormal(torch.tensor(-1.2, dtype=torch.float64), 1.2)
-    assert [time_of(sigma) for sigma in noise.icdf(t).tolist()] == pytest.approx(t.tolist(), rel=1e-6)
-    assert time_of(0.0) == 0
+    assert [Layout.noise.time_of(sigma) for sigma in noise.icdf(t).tolist()] == pytest.approx(
+        t.tolist(), rel=1e-6
+    )
+    assert Layout.noise.time_of(0.0) == 0
 
 
 def test_energy_is_sigma_squared_times_the_squared_score_of_the_blurred_data(double):
@@ -141,7 +144,7 @@ def test_hidden_categories_appear_one_after_the_other_with_their_joint_probabili
         uniforms = torch.rand(n, 4, generator=seeded())
         nothing = Rows(torch.zeros(n, 0), torch.full((n, 2), -1))
         ids = model.sample(uniforms[:, :0], uniforms, nothing, nothing_barred(layout)).ids
-        times = [time_of(sigma) for sigma in Diffusion.sigmas(n_steps)[1:-1]]
+        times = [Layout.noise.time_of(sigma) for sigma in Diffusion.sigmas(n_steps)[1:-1]]
         # The chance that both appear in one step, and so know not of each other.
         together = (np.diff([0, *times[::-1], 1]) ** 2).sum()
         share = (ids[:, 0] == ids[:, 1]).double().mean().item()
@@ -160,7 +163,7 @@ def test_as_in_training_a_category_is_hidden_at_a_noise_level_if_its_uniform_is_
     assert len(seen) == 2 * 9
     for x, sigma in seen[:-1]:  # the last looks at what the step to 0 has drawn, and is not used
         shown = x[:, 1:].unflatten(1, (2, 2)).any(-1)
-        assert torch.equal(shown, uniforms[:, :2] >= time_of(sigma.item()))
+        assert torch.equal(shown, uniforms[:, :2] >= Layout.noise.time_of(sigma.item()))
 
 
 def test_the_energy_of_a_category_is_its_surprise_given_the_other():

@@ -64,7 +64,7 @@ def test_a_frame_that_does_not_fit_is_refused(on_frame, method, table, words):
 ARRAYS = [
     (lambda: X[:, :1], "X has 1 features, but {} is expecting 2 features as input"),
     (lambda: X[0], "expected a 2-D table, got 1 dimension(s) of shape (2,). Reshape your data"),
-    (lambda: X[None], "expected a 2-D table, got 3 dimension(s)"),
+    (lambda: X[None], "{} learned from a 2-D table, and got an array of images"),
     (lambda: X[:0], "Found array with 0 sample(s) (shape=(0, 2))"),
     (lambda: X[:, :0], "Found array with 0 feature(s) (shape=(200, 0))"),
     (lambda: np.where(X > 2, np.inf, X), "holds inf in row"),

@@ -26,7 +26,7 @@ class Place(NamedTuple):
     ]  # packages that importing it may load; others are imported inside the function that needs them
 
 
-COLUMNS = {"values", "allowed", "columns", "measured", "levelled", "identifiers"}
+COLUMNS = {"values", "allowed", "columns", "measured", "levelled", "identifiers", "images"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
 MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models", "verbs"}
@@ -72,16 +72,17 @@ PLACES = {
     "measured": Place({"errors", "values", "allowed", "columns"}, NUMPY),
     "levelled": Place({"errors", "values", "allowed", "columns", "measured"}, NUMPY),
     "identifiers": Place({"errors", "values", "columns", "noise"}, NUMPY),
+    "images": Place({"errors", "values", "columns", "measured"}, NUMPY),
     "schema": Place({"errors", "arrays", "frames", *COLUMNS}, FRAMES),
     "datasets": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
     "feeding": Place({"arrays", "schema", *COLUMNS}, NUMPY),
     "streaming": Place({"errors", "values"}, FRAMES),
-    "filling": Place({"errors", "frames", "schema", *COLUMNS}, FRAMES),
+    "filling": Place({"errors", "arrays", "frames", "schema", *COLUMNS}, FRAMES),
     "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "conditions": Place(
-        {"errors", "noise", "parameters", "replacing", "schema", "streaming", *COLUMNS}, FRAMES
+        {"errors", "arrays", "noise", "parameters", "replacing", "schema", "streaming", *COLUMNS}, FRAMES
     ),
     "parquet": Place({"errors", "values", "archive"}, FRAMES),
     "parameters": Place({"errors"}, set()),

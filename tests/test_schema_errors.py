@@ -126,7 +126,7 @@ def test_rows_unlike_those_of_fit_are_refused(data, parts):
     "data,parts",
     [
         (np.ones(3), ["got 1 dimension(s) of shape (3,)", "Reshape your data", "reshape(-1, 1)"]),
-        (np.ones((3, 2, 2)), ["got 3 dimension(s) of shape (3, 2, 2)", "Reshape"]),
+        (np.ones((3, 2, 2, 1, 1)), ["got 5 dimension(s) of shape (3, 2, 2, 1, 1)", "Reshape", "images are"]),
         (np.ones((3, 0)), ["0 feature(s) (shape=(3, 0)) while a minimum of 1 is required."]),
         (np.ones((0, 3)), ["0 sample(s) (shape=(0, 3)) while a minimum of 1 is required."]),
         (np.ones((2, 2), dtype=complex), ["Complex data not supported", "complex128"]),

@@ -8,7 +8,6 @@ one time t sets the noise of the coordinates, sigma(t), and the share of categor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import reduce
 from itertools import pairwise
@@ -16,18 +15,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lookalike.layout import Layout, Rows
+from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.family import Family
-from lookalike.networks import Fourier, ResidualMLP, initialise, linear
+from lookalike.networks import DENOISERS, Fourier, initialise, linear
 
-P_MEAN, P_STD = -1.2, 1.2  # log-normal training noise, Table 1 of EDM
-SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0  # coordinates have unit spread: 10 buries them
+SIGMA_MIN, RHO = 0.01, 7.0  # coordinates have unit spread
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
-
-
-def time_of(sigma: float) -> float:
-    """Share of the training noise below `sigma`: the time t in [0, 1) at which it is reached."""
-    return math.erfc((P_MEAN - math.log(sigma)) / (P_STD * math.sqrt(2))) / 2 if sigma else 0.0
 
 
 class Diffusion(Family):
@@ -51,11 +44,11 @@ class Diffusion(Family):
         super().__init__()
         self.layout, self.n_steps = layout, n_steps
         d = layout.n_numbers
-        sigmas = self.sigmas(n_steps)
-        steps = [(now, after, time_of(after)) for now, after in pairwise(sigmas)]
+        sigmas = self.sigmas(n_steps, layout.noise)
+        steps = [(now, after, layout.noise.time_of(after)) for now, after in pairwise(sigmas)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.network = ResidualMLP(layout.width + d, layout.width, width, depth, context=64)
+        self.network = DENOISERS[len(layout.shape)](layout.shape, layout.width - d, width, depth, context=64)
         initialise(self, generator, zero=self.network.modulators())
 
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +88,7 @@ class Diffusion(Family):
         # Stratified times: every batch covers the noise levels evenly.
         t = torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)
         t = (t / n).clamp(1e-4, 1 - 1e-4)[:, None]
-        sigma = (P_MEAN + P_STD * torch.special.ndtri(t)).exp().clamp(SIGMA_MIN, SIGMA_MAX)
+        sigma = layout.noise.at(t).clamp(SIGMA_MIN, layout.noise.most)
         observed = layout.random_observed(n, generator, device) & known
         given = observed[:, :d].float()
         # Where a row has no number any will do, as long as training and sampling agree.
@@ -166,7 +159,7 @@ class Diffusion(Family):
         return [torch.cat([error, surprises], 1) for error in errors], Rows(mean, levels)
 
     @staticmethod
-    def sigmas(n_steps: int) -> list[float]:
-        """Noise levels from sigma_max to 0, equation 5 of EDM."""
-        low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+    def sigmas(n_steps: int, noise: Noise = Layout.noise) -> list[float]:
+        """Noise levels from the most to 0, equation 5 of EDM."""
+        low, high = SIGMA_MIN ** (1 / RHO), noise.most ** (1 / RHO)
         return [(high + i / max(n_steps - 1, 1) * (low - high)) ** RHO for i in range(n_steps)] + [0.0]

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lookalike.layout import Layout, Rows
-from lookalike.models.diffusion import P_MEAN, P_STD, SIGMA_MAX, Diffusion
+from lookalike.layout import Layout, Noise, Rows
+from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Family
 from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
@@ -71,7 +71,7 @@ class Hybrid(Family):
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
         self.teacher = Diffusion(layout, width=width, depth=depth, n_steps=n_steps, generator=generator)
-        levels = self.levels(n_steps)
+        levels = self.levels(n_steps, layout.noise)
         steps = [(*now, *after) for now, after in zip(levels, [*levels[1:], (0.0, 0.0)], strict=True)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
         d = layout.n_numbers
@@ -83,11 +83,12 @@ class Hybrid(Family):
             initialise(module, generator)
 
     @staticmethod
-    def levels(n_steps: int) -> list[tuple[float, float]]:
+    def levels(n_steps: int, noise: Noise = Layout.noise) -> list[tuple[float, float]]:
         """Noise of the coordinates and share of categories hidden, at which the steps begin."""
-        noise = NormalDist(P_MEAN, P_STD)  # of the logarithm of sigma, as the denoiser's training has it
+        # Of the logarithm of sigma, as the denoiser's training has it.
+        normal = NormalDist(noise.mean, noise.deviation)
         times = [1 - k / n_steps for k in range(1, n_steps)]
-        return [(SIGMA_MAX, 1.0), *((math.exp(noise.inv_cdf(t)), t) for t in times)]
+        return [(noise.most, 1.0), *((math.exp(normal.inv_cdf(t)), t) for t in times)]
 
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.

@@ -1,0 +1,192 @@
+"""Columns of images: pictures of one size, one a row, whose pixels a model sees as numbers.
+
+An array of images alone is a table of one column, ``"image"``; a dict of columns may hold them beside labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.columns import FAMILY_WORDS, Column
+from lookalike.errors import SchemaError
+from lookalike.measured import Number
+from lookalike.values import Array, Name, Storage
+
+__all__ = ["Image"]
+
+UNIT, SIGNED, BYTE = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)  # what pixels lie between by convention
+BEYOND = 0.5  # of its width, by which values may leave a range that is none of these
+MOST_PIXELS = 1 << 20  # of one image, all channels counted
+CHANNELS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, repr=False)
+class Image(Column):
+    """Pictures of one size.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width, and channels where the array has an axis for them.
+    low, high : float
+        What values lie between.
+    """
+
+    kind: ClassVar[str] = "image"
+    part: ClassVar[str] = "numbers"
+
+    shape: tuple[int, ...] = field(default=(), init=False)
+    low: float = field(default=0.0, init=False)
+    high: float = field(default=1.0, init=False)
+
+    def learn(self, name: Name, pictures: Array) -> Self:
+        """Learn from an array of shape (n, height, width) or (n, height, width, channels)."""
+        shape = pictures.shape[1:]
+        if len(shape) == 3 and shape[2] not in CHANNELS:
+            raise SchemaError(
+                f"column {name!r} holds images of shape {shape}: the last axis has to be that of 1 to 4 "
+                "channels. Move it there with numpy.moveaxis."
+            )
+        if not 0 < np.prod(shape) <= MOST_PIXELS:
+            raise SchemaError(
+                f"column {name!r} holds images of shape {shape}, which have no or too many pixels."
+            )
+        values = _numbers(name, pictures)
+        if np.isnan(values).any():
+            raise SchemaError(
+                f"column {name!r} lacks pixels in image {_first(np.isnan(values))}: images to learn from are "
+                "whole."
+            )
+        least, most = float(values.min()), float(values.max())
+        if least == most:
+            raise SchemaError(
+                f"column {name!r} holds images of which every pixel is {least:g}: there is nothing to learn."
+            )
+        low, high = _range(pictures.dtype, least, most)
+        storage = Storage(_family(pictures), pictures.dtype.str)
+        return self.learned(name=name, storage=storage, shape=tuple(map(int, shape)), low=low, high=high)
+
+    @property
+    def size(self) -> int:
+        """Numbers of an image."""
+        return int(np.prod(self.shape))
+
+    @property
+    def channels(self) -> int:
+        return self.shape[2] if len(self.shape) == 3 else 1
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.shape[0], self.shape[1], self.channels
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole ones."""
+        return self.storage.family != "float"
+
+    def cells(self) -> tuple[Number, ...]:
+        """The numbers of an image, as columns, row by row from the top."""
+        whole = self.whole
+        state: dict[str, Any] = {"integral": True, "decimals": 0} if whole else {"decimals": None}
+        low, high = (int(self.low), int(self.high)) if whole else (self.low, self.high)
+        storage = Storage("integer" if whole else "float", "<i8" if whole else "<f8")
+        return tuple(
+            Number().learned(
+                name=f"{self.name}[{','.join(map(str, at))}]", storage=storage, low=low, high=high, **state
+            )
+            for at in np.ndindex(*self.shape)
+        )
+
+    def encode(self, pictures: Any, allow_missing: bool = False) -> NDArray[np.float64]:
+        """Turn images into numbers, (n, size); NaN where a pixel is missing.
+
+        Raises
+        ------
+        SchemaError
+            If they are of another size or type than in fit, or have values beyond its range, or lack pixels.
+        """
+        column = f"column {self.name!r}"
+        if not isinstance(pictures, np.ndarray) or pictures.shape[1:] != self.shape:
+            found = f"images of shape {pictures.shape[1:]}" if np.ndim(pictures) > 2 else "no images"
+            raise SchemaError(
+                f"{column} held images of shape {self.shape} in fit, but now holds {found}. Resize "
+                "them, and mind the channels."
+            )
+        values, family = _numbers(self.name, pictures), _family(pictures)
+        if family != self.storage.family and not {family, self.storage.family} <= {"integer", "boolean"}:
+            raise SchemaError(
+                f"{column} held {FAMILY_WORDS[self.storage.family]} from {self.low:g} to "
+                f"{self.high:g} in fit, but now holds {FAMILY_WORDS[family]} ({pictures.dtype}). Convert the "
+                "images to what they were."
+            )
+        numbers = values.reshape(len(pictures), -1).astype(np.float64)
+        slack = 0.0 if (self.low, self.high) in (UNIT, SIGNED, BYTE) else BEYOND * (self.high - self.low)
+        wrong = (numbers < self.low - slack) | (numbers > self.high + slack)
+        if wrong.any():
+            row, at = np.argwhere(wrong)[0]
+            raise SchemaError(
+                f"{column} held values from {self.low:g} to {self.high:g} in fit, but image {row} "
+                f"has {numbers[row, at]:g} at {tuple(map(int, np.unravel_index(at, self.shape)))}. Scale the "
+                "images as in fit."
+            )
+        missing = np.isnan(numbers)
+        if missing.any() and not allow_missing:
+            raise SchemaError(
+                f"{column} lacks pixels in image {_first(missing)}. Fill them first, such as with impute."
+            )
+        return numbers
+
+    def decode(self, numbers: NDArray[np.float64]) -> Array:
+        """Turn numbers, (n, size), into images within the range of fit."""
+        pictures = np.clip(numbers, self.low, self.high).reshape(-1, *self.shape)
+        if self.whole:
+            pictures = np.rint(pictures)
+        return pictures.astype(self.storage.native)
+
+    def filled(self, pictures: Any, drawn: NDArray[np.float64], hole: NDArray[np.bool_]) -> Array:
+        """Images with drawn numbers, (n, size), in their holes; other pixels stay as they are, to the bit."""
+        known = np.asarray(np.ma.getdata(pictures))
+        return np.where(hole.reshape(known.shape), self.decode(drawn).astype(known.dtype), known)
+
+    def describe(self) -> str:
+        size = " x ".join(map(str, self.shape[:2]))
+        return f"{size}, {self.channels} channel{'s'[: self.channels != 1]}, {self.low:g} to {self.high:g}"
+
+
+def _family(pictures: Array) -> str:
+    return {"b": "boolean", "i": "integer", "u": "integer", "f": "float"}.get(pictures.dtype.kind, "nothing")
+
+
+def _range(dtype: np.dtype[Any], least: float, most: float) -> tuple[float, float]:
+    """What pixels of a type lie between, of which these were the least and the most."""
+    if dtype.kind == "b":
+        return UNIT
+    if dtype.kind == "f" and least >= -1 and most <= 1:
+        return UNIT if least >= 0 else SIGNED
+    return BYTE if dtype == np.uint8 or (least >= 0 and BYTE[1] / 2 < most <= BYTE[1]) else (least, most)
+
+
+def _numbers(name: Name, pictures: Array) -> Array:
+    """Images as numbers; floats with NaN where a pixel is masked."""
+    if _family(pictures) == "nothing":
+        raise SchemaError(
+            f"column {name!r} holds images of {pictures.dtype}, but pixels are whole numbers, floats or "
+            "truth values."
+        )
+    values = np.asarray(np.ma.getdata(pictures))
+    values = values.astype(np.int64) if values.dtype.kind == "b" else values
+    hidden = np.ma.getmask(pictures)
+    if hidden is not np.ma.nomask and hidden.any():
+        values = np.where(hidden, np.nan, values.astype(np.float64))
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise SchemaError(f"column {name!r} holds infinity in image {_first(np.isinf(values))}.")
+    return values
+
+
+def _first(wrong: NDArray[np.bool_]) -> int:
+    return int(wrong.reshape(len(wrong), -1).any(1).argmax())
