@@ -310,6 +310,7 @@ def test_a_few_rows_are_enough(family, people, n):
 
 
 @pytest.mark.filterwarnings("ignore:A false alarm rate:lookalike.LookalikeWarning")
+@pytest.mark.parametrize("family", ["VAE", "Mixture"], indirect=True)
 def test_ten_thousand_columns_of_few_rows_are_fitted(family):
     X = np.random.default_rng(0).normal(size=(40, 10_000))
     model = family(max_steps=3).fit(X)
@@ -331,6 +332,8 @@ def test_odd_rows_of_real_tables_are_found(family, table, normal, floor):
     X, y = table(return_X_y=True, as_frame=True)
     inside = np.flatnonzero(y == normal)
     test = np.r_[inside[1::2], np.flatnonzero(y != normal)]
+    if family.func is la.Hybrid and table is load_wine:
+        pytest.skip("its critic takes long to fit: one table is enough")
     model = family.func(random_state=0).fit(X.iloc[inside[::2]])
     assert roc_auc_score(y.iloc[test] != normal, model.anomaly_score(X.iloc[test])) > floor
 

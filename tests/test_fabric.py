@@ -111,6 +111,7 @@ def test_a_batch_has_a_row_for_each(people):
 
 
 @pytest.mark.slow
+@pytest.mark.extras
 def test_a_plain_script_fits_in_two_processes(tmp_path):
     script = tmp_path / "script.py"
     text = """

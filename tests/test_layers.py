@@ -167,6 +167,7 @@ PLACES = {
     ),
     "plotting": Place({"errors", "explanation"}, FRAMES),
     "files": Place({"errors", "archive"}, set()),
+    "pictures": Place({"errors", "archive"}, NUMPY),
     "cli": Place(
         DATA
         | FITTING

@@ -35,7 +35,21 @@ BRIDGES = {  # to other people's systems, each an extra of its own
     "imblearn": {"imbalanced-learn"},
     "distributed": {"lightning-fabric", "pyarrow"},
 }
-EXTRAS = {"train", "cpu", "gpu", "onnx", "plot", "parquet", "cli", "all", "demo", "docs", "dev", *BRIDGES}
+EXTRAS = {
+    "train",
+    "cpu",
+    "gpu",
+    "onnx",
+    "plot",
+    "parquet",
+    "images",
+    "cli",
+    "all",
+    "demo",
+    "docs",
+    "dev",
+    *BRIDGES,
+}
 
 
 def run(*command: object) -> str:

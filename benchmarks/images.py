@@ -1,0 +1,186 @@
+"""Generated images of Fashion-MNIST judged beside those of peers that had the same CPU seconds.
+
+    python benchmarks/images.py                                        # Diffusion, 120 CPU seconds
+    python benchmarks/images.py --seconds 600 --models Diffusion
+    python benchmarks/images.py --models Diffusion,DDPM,DCGAN --peers python3.11 --write
+
+The judge is a small convolutional network that names at least 92 % of the test images; it is trained once, in
+about two minutes, and kept in build/images. Figures are of its 128 features of 2,000 generated images: the
+Fréchet distance to the 10,000 test images (not to be compared with one of Inception's features), precision,
+recall, density and coverage beside 2,000 test images, and how often the judge names the class asked for,
+where classes can be asked for. "real" are training images as if they were generated. One thread.
+
+The peers (`image_peers.py`) live in build/images_peers, which `--peers` makes from the interpreter it names:
+diffusers' DDPM on its UNet2DModel, and a DCGAN, each trained until the seconds are over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from peers import interpreter
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import lookalike as la
+from lookalike.evaluation.manifolds import frechet_distance, likeness
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent.parent / "shared" / "data" / "images" / "fashion_mnist.npz"
+KEPT = HERE.parent / "build" / "images" / "judge.safetensors"
+N = 2000  # generated images
+LEAST_ACCURATE = 0.92
+PEERS = ("DDPM", "DCGAN")
+
+
+class Judge(nn.Module):
+    """Names garments; what it makes of them before are the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.Flatten()),
+            *(nn.Linear(64 * 49, 128), nn.ReLU()),
+        )
+        self.classes = nn.Sequential(nn.Dropout(0.3), nn.Linear(128, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classes(self.features(images))
+
+    @torch.inference_mode()
+    def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, 128) and classes (n,)."""
+        found = [self.features(part) for part in tensor(images).split(500)]
+        features = torch.cat(found)
+        return features.double().numpy(), self.classes(features).argmax(1).numpy()
+
+
+def tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.astype(np.float32) / 255)[:, None]
+
+
+def judge(data: dict[str, np.ndarray]) -> Judge:
+    """The kept one, or one trained anew."""
+    torch.manual_seed(0)  # noqa: TID251 - layers of torch draw from the global one
+    network = Judge()
+    if KEPT.exists():
+        network.load_state_dict(load_file(KEPT))
+    else:
+        x, y = tensor(data["x_train"]), torch.from_numpy(data["y_train"].astype(np.int64))
+        optimizer, epochs = torch.optim.Adam(network.parameters(), 2e-3), 5
+        for k in range(epochs):
+            for i in torch.randperm(len(x)).split(128):
+                batch = torch.where(torch.rand(len(i), 1, 1, 1) < 0.5, x[i], x[i].flip(3))
+                loss = nn.functional.cross_entropy(network(batch), y[i])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            optimizer.param_groups[0]["lr"] = 2e-3 * (1 - (k + 1) / epochs) + 1e-4
+        KEPT.parent.mkdir(parents=True, exist_ok=True)
+        save_file(network.state_dict(), KEPT)
+    network.eval()
+    accurate = (network.look(data["x_test"])[1] == data["y_test"]).mean()
+    if accurate < LEAST_ACCURATE:
+        raise SystemExit(f"the judge names {accurate:.1%} of the test images: remove {KEPT} and try again")
+    print(f"the judge names {accurate:.1%} of the test images")
+    return network
+
+
+def asked() -> np.ndarray:
+    return np.arange(N) % 10
+
+
+def ours(name: str, options: dict[str, Any]) -> Callable[[dict[str, np.ndarray], float, int], Any]:
+    def run(data: dict[str, np.ndarray], seconds: float, seed: int) -> tuple[np.ndarray, float, float]:
+        table = {"image": data["x_train"], "label": data["y_train"].astype(str)}
+        start = time.process_time()
+        model = getattr(la, name)(
+            max_seconds=seconds, max_steps=1_000_000, early_stopping=False, random_state=seed, **options
+        ).fit(table)
+        fitted = time.process_time()
+        made = model.generate(given={"label": asked().astype(str)}, random_state=seed)["image"]
+        return made, fitted - start, time.process_time() - fitted
+
+    return run
+
+
+def peer(name: str, python: str) -> Callable[[dict[str, np.ndarray], float, int], Any]:
+    def run(data: dict[str, np.ndarray], seconds: float, seed: int) -> tuple[np.ndarray, float, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "made.npz"
+            command = [interpreter(python, "images_peers"), HERE / "image_peers.py", name, DATA]
+            subprocess.run([*map(str, command), str(seconds), str(seed), str(N), str(out)], check=True)
+            found = np.load(out)
+            return found["images"], float(found["fit"]), float(found["generate"])
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="Diffusion", help=f"ours, or of {', '.join(PEERS)}")
+    parser.add_argument("--options", default="{}", help="of ours, as a Python dict")
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peers", default="", help="a Python of which the peers' environment is made")
+    parser.add_argument("--write", action="store_true", help="keep what is printed in benchmarks/results")
+    parser.add_argument("--picture", type=Path, help="where the first hundred images of each model go")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [f"$ python benchmarks/images.py {' '.join(sys.argv[1:])}"]
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    with np.load(DATA) as file:
+        data = dict(file)
+    network = judge(data)
+    features, named = network.look(data["x_test"])
+    say(f"of real test images the judge names {(named == data['y_test']).mean():.3f} rightly")
+    say(f"{'':10s} seed  fit s  ms/image  Frechet  label  precision recall density coverage")
+
+    def told(name: str, seed: int, made: np.ndarray, fit: float, generate: float, label: bool) -> None:
+        seen, classes = network.look(made)
+        near = likeness(features[:N], seen)
+        right = f"{(classes == asked()).mean():.3f}" if label else "    -"
+        far = frechet_distance(features, seen)
+        say(
+            f"{name:10s} {seed:4d} {fit:6.0f} {1e3 * generate / N:9.2f} {far:8.2f}"
+            f"  {right}  {near.precision:9.2f} {near.recall:6.2f} {near.density:7.2f} {near.coverage:8.2f}"
+        )
+
+    told("real", 0, data["x_train"][:N], 0, 0, False)
+    for name in filter(None, args.models.split(",")):
+        run = peer(name, args.peers) if name in PEERS else ours(name, eval(args.options))  # noqa: S307
+        for seed in range(args.seeds):
+            made, fit, generate = run(data, args.seconds, seed)
+            told(name, seed, made, fit, generate, name not in PEERS)
+            if args.picture:
+                from matplotlib.image import imsave
+
+                sheet = made[:100].reshape(10, 10, 28, 28).swapaxes(1, 2).reshape(280, 280)
+                args.picture.mkdir(parents=True, exist_ok=True)
+                imsave(args.picture / f"{name}.png", sheet, cmap="gray")
+    if args.write:
+        (HERE / "results" / "images.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
