@@ -139,8 +139,7 @@ class UNet(nn.Module):
     width : int
         A quarter of it are the channels at the outer level, half of it at the inner one.
     depth : int
-        Residual blocks on the way: a third of them, one at least, at the outer level, as many at the inner
-        one and again at the outer one.
+        Residual blocks at the inner level; a third of that, one at least, on the outer one before and after.
     context : int
         Width of the context vector.
     """
@@ -156,10 +155,12 @@ class UNet(nn.Module):
         self.enter = convolution(8 * channels, outer)
         self.beside = linear(n_scores, context) if n_scores else None
 
-        def blocks(size: int) -> nn.ModuleList:
-            return nn.ModuleList(ConvResidual(size, context) for _ in range(max(depth // 3, 1)))
+        def blocks(size: int, n: int) -> nn.ModuleList:
+            return nn.ModuleList(ConvResidual(size, context) for _ in range(n))
 
-        self.outer_in, self.inner, self.outer_out = blocks(outer), blocks(inner), blocks(outer)
+        few = max(depth // 3, 1)
+        self.outer_in, self.inner = blocks(outer, few), blocks(inner, depth)
+        self.outer_out = blocks(outer, few)
         self.down, self.up = convolution(outer, inner, stride=2), convolution(inner, outer)
         self.norm = nn.GroupNorm(GROUPS, outer, affine=False)
         self.leave = convolution(outer, 4 * channels)

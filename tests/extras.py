@@ -3,10 +3,10 @@
     python tests/extras.py            # all of them
     python tests/extras.py pyod ray   # some
 
-For each extra build/extras/NAME is made anew. The bridge is imported where `lookalike[cpu,NAME]` is
-installed and nothing else; then comes what fits models and what tests need, and its tests, its samples and
-the code of its pages run. A line an extra says how that went, and build/extras/NAME.log says it at length.
-An environment that served is removed.
+For each extra build/extras/NAME is made anew. The bridge is imported where its extra, with `cpu` to score or
+`train` to fit, is installed and nothing else; then comes what fits models and what tests need, and its tests,
+its samples and the code of its pages run. A line an extra says how that went, and build/extras/NAME.log says
+it at length. An environment that served is removed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Bridge(NamedTuple):
     samples: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()  # of docs/systems
     beside: tuple[str, ...] = ()  # what these need more
+    extras: tuple[str, ...] = ("cpu",)  # that a user of it installs with it
 
 
 class Failed(Exception):
@@ -62,8 +63,12 @@ BRIDGES = {
     "mlflow": Bridge("integrations.mlflow", ("test_mlflow.py",), ("mlflow_registry.py",), ("mlflow.md",)),
     "pandera": _of_tables("pandera"),
     "gx": Bridge("integrations.gx", ("test_gx.py",), pages=("data-quality.md",), beside=("pandera",)),
-    "imblearn": Bridge("integrations.imblearn", ("test_imblearn.py",), beside=("polars", "pyarrow")),
-    "distributed": Bridge("training", ("test_fabric.py",), pages=("large-tables.md",)),
+    "imblearn": Bridge(
+        "integrations.imblearn", ("test_imblearn.py",), beside=("polars", "pyarrow"), extras=("train",)
+    ),
+    "distributed": Bridge(
+        "integrations.fabric", ("test_fabric.py",), pages=("large-tables.md",), extras=("train",)
+    ),
 }
 
 
@@ -129,8 +134,9 @@ def tried(name: str, wheel: Path, log: IO[str]) -> str:
 
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     install += ["-c", ROOT / "constraints.txt"]
-    run("the installation", *install, f"{wheel}[cpu,{name}]")
-    run("the import", python, "-W", "error", "-c", f"import lookalike.{bridge.module}", cwd=home)
+    run("the installation", *install, f"{wheel}[{','.join((*bridge.extras, name))}]")
+    module = f"lookalike.{bridge.module}"
+    run("the import", python, "-W", f"error:::{module}", "-c", f"import {module}", cwd=home)
     run("the installation", *install, f"{wheel}[demo,{name}]", *BESIDE, *bridge.beside)
     tests = [
         *(f"tests/{test}" for test in bridge.tests),
