@@ -23,7 +23,7 @@ from lookalike._version import __version__
 from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
 from lookalike.datasets import Dataset, Tally, is_dataset
-from lookalike.errors import ConditionError, ExportError, SchemaError
+from lookalike.errors import ConditionError, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.memory import POOL, Blend, Memory, strays
@@ -383,10 +383,6 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             Without the packages of ``lookalike[onnx]`` or ``lookalike[cpu]``.
         """
         check_is_fitted(self)
-        if self.schema_.image is not None:
-            raise ExportError(
-                f"{self._owner} learned from images, which cannot be exported yet: save(path) keeps it."
-            )
         # By name, for exporters stand above estimators.
         exporter = import_module("lookalike.exporters.onnx")
         digest: str = exporter.export(

@@ -131,7 +131,7 @@ class Face(Thresholded):
             As `score_samples`, or if a group cannot be made.
         """
         self._check("score")
-        self._refuse_images("explain")
+        self._refuse_images("explain", "heatmap(X) says where they are odd")
         Range(0, math.inf, whole=True).check("tested", tested)
         schema, names = self.schema_, [column.name for column in self._modelled()]
         blamed, members, unit_of = units(names, groups)
@@ -197,7 +197,7 @@ class Face(Thresholded):
             If an exported file that scores is given no imputer.
         """
         self._check("score")
-        self._refuse_images("counterfactual")
+        self._refuse_images("counterfactual", "heatmap(X) says where they are odd")
         drawing = self._imputer(imputer)
         for name, value in (("max_columns", max_columns), ("n_draws", n_draws)):
             Range(1, math.inf, whole=True).check(name, value)
@@ -227,11 +227,9 @@ class Face(Thresholded):
         scores = self.score_samples(nearest) if changed.any() else before
         return Counterfactual(nearest, names, changed, scores, before, self.offset_, X, schema.names)
 
-    def _refuse_images(self, verb: str) -> None:
+    def _refuse_images(self, verb: str, instead: str) -> None:
         if self.schema_.image is not None:
-            raise SchemaError(
-                f"{verb} is about columns, and {self._owner} learned from images: see heatmap(X)."
-            )
+            raise SchemaError(f"{verb} is for tables, and {self._owner} learned from images: {instead}.")
 
     def _modelled(self) -> list[Encoded]:
         """The columns the model sees, in the order of its layout."""
@@ -377,6 +375,7 @@ class Face(Thresholded):
         MissingExtraError
             Without pyarrow.
         """
+        self._refuse_images("to_parquet", "generate_batches draws them, write_images keeps them")
         batches = self.generate_batches(n, chunk, given, random_state)
         names = [column.name for column in self.schema_.columns if not isinstance(column, Ignored)]
         return parquet.write(path, batches, names, self.schema_.example(), n, progress)

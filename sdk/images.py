@@ -5,6 +5,7 @@ An array of images alone is a table of one column, ``"image"``; a dict of column
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -16,12 +17,23 @@ from lookalike.errors import SchemaError
 from lookalike.measured import Number
 from lookalike.values import Array, Name, Storage
 
-__all__ = ["Image"]
+__all__ = ["Image", "is_shape"]
 
 UNIT, SIGNED, BYTE = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)  # what pixels lie between by convention
 BEYOND = 0.5  # of its width, by which values may leave a range that is none of these
 MOST_PIXELS = 1 << 20  # of one image, all channels counted
 CHANNELS = (1, 2, 3, 4)
+
+
+def is_shape(value: Any) -> bool:
+    """Whether this is the shape of an image: height, width, and channels if there is an axis of them."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) in (2, 3)
+        and all(type(side) is int and side > 0 for side in value)
+        and (len(value) == 2 or value[2] in CHANNELS)
+        and math.prod(value) <= MOST_PIXELS
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +63,7 @@ class Image(Column):
                 f"column {name!r} holds images of shape {shape}: the last axis has to be that of 1 to 4 "
                 "channels. Move it there with numpy.moveaxis."
             )
-        if not 0 < np.prod(shape) <= MOST_PIXELS:
+        if not is_shape(list(map(int, shape))):
             raise SchemaError(
                 f"column {name!r} holds images of shape {shape}, which have no or too many pixels."
             )

@@ -154,6 +154,9 @@ class Schema:
     columns: tuple[Column, ...]
     container: str
 
+    def __post_init__(self) -> None:
+        _check_image(self.columns)
+
     @classmethod
     def fit(cls, data: object, overrides: Mapping[Any, Column] | None = None) -> Schema:
         """Learn the columns of a table.
@@ -188,13 +191,14 @@ class Schema:
             elif isinstance(wishes.get(name), Ignored):
                 columns.append(wishes[name].learned(name=name))  # unread: it may be of any type
             elif (pictures := pictures_of(frame, position)) is not None:
+                if name in wishes:
+                    raise SchemaError(f"column {name!r} holds images, and cannot be {wishes[name]!r}.")
                 columns.append(Image().learn(name, pictures))
             else:
                 values = frame.column(position)
                 kind = wishes.get(name) or infer(values, plain_array=_is_numeric_matrix(frame))
                 columns.append(kind.fit(values))
         schema = cls(tuple(columns), frame.container)
-        _check_image(columns)
         if not schema.number_columns and not schema.category_columns:
             raise SchemaError(
                 "no column is left to model: "

@@ -308,7 +308,7 @@ class _Run:
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = None if gradient is None else _laid_out_as(p, gradient)
-            self.peers.mean([gradient for gradient in gradients if gradient is not None])
+            self.peers.mean([p.grad for p in parameters if p.grad is not None])
             nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer = self._optimizer(k, parameters)
             optimizer.param_groups[0]["lr"] = self._learning_rate()

@@ -9,6 +9,7 @@ from typing import Any
 
 from lookalike.columns import Encoded
 from lookalike.errors import ArtifactError
+from lookalike.images import Image, is_shape
 from lookalike.levelled import Levelled
 from lookalike.measured import Measured
 from lookalike.schema import Schema
@@ -42,7 +43,12 @@ def vetted_schema(data: Mapping[str, Any]) -> Schema:
             require(
                 len(column.levels) == len(column.counts), f"column {column.name!r} has counts of other levels"
             )
-    require(any(isinstance(c, Encoded) for c in schema.columns), "no column is modelled")
+        if isinstance(column, Image):
+            require(column.low < column.high, f"images of column {column.name!r} have an empty range")
+            kind = _PIXELS.get(column.storage.family)
+            held = isinstance(fields["storage"]["native"], str) and _DTYPE.fullmatch(column.storage.native)
+            require(kind and held and held[1] in kind, f"images of column {column.name!r} hold no numbers")
+    require(any(isinstance(c, Encoded | Image) for c in schema.columns), "no column is modelled")
     return schema
 
 
@@ -93,6 +99,8 @@ def all_of(values: object, rule: Callable[[Any], bool]) -> bool:
     return isinstance(values, list | tuple) and all(map(rule, values))
 
 
+_PIXELS = {"boolean": "b", "integer": "iu", "float": "f"}  # kinds of dtypes
+_DTYPE = re.compile(r"[<>|]([biuf])[1248]")
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "missing": lambda v: is_number(v) and 0 <= v <= 1,
     "nullable": lambda v: isinstance(v, bool),
@@ -104,6 +112,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "origin": lambda v: is_whole(v) and abs(v) < 1 << 64,
     "step": lambda v: is_whole(v) and 0 < v < 1 << 64,
     "decimals": lambda v: v is None or (is_whole(v) and 0 <= v <= 20),
+    "shape": is_shape,
     "levels": lambda v: all_of(v, _is_scalar) and len(set(v)) == len(v),
     "counts": lambda v: all_of(v, is_count),
     "style": lambda v: isinstance(v, str),

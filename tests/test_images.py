@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 import lookalike as la
-from lookalike import networks
 from lookalike.images import Image
 from lookalike.layout import ImageLayout, Rows
 from lookalike.models.diffusion import Diffusion
@@ -110,14 +109,18 @@ def test_images_are_saved_with_what_was_learned_of_them(digits, tmp_path):
     [some(40, 7, 10), some(40, 5, 6, 3), some(40, 8, 8, 4, dtype="f4"), some(40, 9, 4) > 90],
     ids=["odd sizes", "colours", "floats with transparency", "truth values"],
 )
-def test_images_of_any_kind_come_back_as_they_were(images):
+def test_images_of_any_kind_come_back_as_they_were(images, tmp_path):
     model = la.Diffusion(**QUICK).fit(images)
+    model.save(tmp_path / "m.lookalike")
+    assert_array_equal(la.load(tmp_path / "m.lookalike").score_samples(images), model.score_samples(images))
     made = model.generate(3, random_state=0)
     assert (made.dtype, made.shape[1:]) == (images.dtype, images.shape[1:])
     assert made.min() >= 0
     assert made.max() <= (1 if images.dtype.kind in "fb" else 255)
     mask = np.zeros(images.shape[:3], dtype=bool)
     mask[:, :2] = True
+    part = model.generate(given=np.ma.masked_array(images, np.broadcast_to(mask.T, images.T.shape).T))
+    assert_array_equal(part[~mask], images[~mask])
     filled = model.impute(images, mask=mask, random_state=0)
     assert filled.dtype == images.dtype
     assert_array_equal(filled[~mask], images[~mask])
@@ -210,10 +213,14 @@ def test_what_cannot_be_learned_or_done_is_said(small, tmp_path):
     ):
         small.predict(images.reshape(40, 48))
     rows = {"image": images, "kind": np.tile(["a", "b"], 20)}
-    with pytest.raises(la.SchemaError, match=r"explain is about columns, .* see heatmap\(X\)"):
+    with pytest.raises(la.SchemaError, match=r"explain is for tables, .* heatmap\(X\) says where"):
         small.explain(rows)
     with pytest.raises(la.ConditionError, match="'image' holds images, of which no condition can be written"):
         small.generate(3, given={"image": images[:3]})
+    with pytest.raises(la.SchemaError, match="to_parquet is for tables, .* write_images keeps them"):
+        small.to_parquet(tmp_path / "x.parquet", 3)
+    with pytest.raises(la.SchemaError, match=r"'image' holds images, and cannot be Categorical\(\)"):
+        la.Diffusion(**QUICK, schema={"image": la.Categorical()}).fit(images)
     with pytest.raises(la.ExportError, match="learned from images, which cannot be exported yet"):
         small.export(tmp_path / "m.onnx")
     with pytest.raises(la.SchemaError, match="learned from a table, not from images"):
@@ -288,4 +295,3 @@ def test_an_image_reads_its_cells_from_the_top():
     assert isinstance(
         Schema.fit(some(2, 2, 3)).decode(Table(np.zeros((1, 6)), np.zeros((1, 0), int))), np.ndarray
     )
-    assert networks.DENOISERS.keys() == {1, 3}
