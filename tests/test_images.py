@@ -1,12 +1,14 @@
 """Images are learned, generated, completed and scored by the verbs of tables."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
@@ -16,6 +18,7 @@ from lookalike.images import Image
 from lookalike.layout import ImageLayout, Rows
 from lookalike.models.diffusion import Diffusion
 from lookalike.schema import Schema, Table
+from lookalike.vetting import vetted_schema
 
 DIGITS = load_digits()
 PIXELS, LABELS = (DIGITS.images * (255 / 16)).round().astype(np.uint8), DIGITS.target.astype(str)
@@ -217,7 +220,7 @@ def test_what_cannot_be_learned_or_done_is_said(small, tmp_path):
         small.explain(rows)
     with pytest.raises(la.ConditionError, match="'image' holds images, of which no condition can be written"):
         small.generate(3, given={"image": images[:3]})
-    with pytest.raises(la.SchemaError, match="to_parquet is for tables, .* write_images keeps them"):
+    with pytest.raises(la.SchemaError, match=r"to_parquet is for tables, .* write_images keeps them"):
         small.to_parquet(tmp_path / "x.parquet", 3)
     with pytest.raises(la.SchemaError, match=r"'image' holds images, and cannot be Categorical\(\)"):
         la.Diffusion(**QUICK, schema={"image": la.Categorical()}).fit(images)
@@ -278,15 +281,46 @@ def test_what_is_observed_is_labels_rectangles_and_scattered_pixels():
     assert 0.8 < box.flatten(1).all(1).float().mean() < 0.9
 
 
-def test_gradients_in_another_order_of_memory_are_learned_from_alike():
-    """Convolutions give them by channels; the fused optimizer takes memory as it comes."""
-    from lookalike.training import _laid_out_as
+def test_processes_that_share_each_step_end_alike():
+    """Convolutions have gradients in another order of memory, which the fused optimizer takes as it comes."""
+    fabric = pytest.importorskip("test_fabric", reason="lightning-fabric launches processes")
+    first, second = fabric.fitted_by(2, la.Diffusion(**QUICK), some(60, 8, 8))
+    assert fabric.gap(first, second) == 0
 
-    weight = torch.empty(4, 3, 3, 3)
-    gradient = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last)
-    laid = _laid_out_as(weight, gradient)
-    assert laid.stride() == weight.stride()
-    assert torch.equal(laid, gradient)
+
+def test_the_loop_moves_convolutions_as_plain_torch_does(monkeypatch):
+    images = some(60, 8, 8)
+    fitted = la.Diffusion(**QUICK, batch_size=32).fit(images)
+    monkeypatch.setattr(torch.autograd, "grad", backward)
+    plain = la.Diffusion(**QUICK, batch_size=32).fit(images)
+    for p, q in zip(fitted.model_.parameters(), plain.model_.parameters(), strict=True):
+        assert_allclose(p, q, atol=1e-5)
+
+
+def backward(loss, parameters, allow_unused):
+    """Gradients as torch itself gathers them, laid out as the parameters are."""
+    for p in parameters:
+        p.grad = None
+    loss.backward()
+    return [p.grad for p in parameters]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("shape", [100_000, 100_000], "shape of column 'image'"),
+        ("shape", [6, -8], "shape of column 'image'"),
+        ("shape", "68", "shape of column 'image'"),
+        ("low", 255.0, "an empty range"),
+        ("storage", {"family": "integer", "native": "<U9"}, "hold no numbers"),
+        ("storage", {"family": "float", "native": "|u1"}, "hold no numbers"),
+    ],
+)
+def test_a_file_that_states_impossible_images_is_refused(small, key, value, words):
+    stated = copy.deepcopy(small.schema_.to_dict())
+    stated["columns"][0][key] = value
+    with pytest.raises(la.ArtifactError, match=words):
+        vetted_schema(stated)
 
 
 def test_an_image_reads_its_cells_from_the_top():

@@ -71,6 +71,8 @@ class Comparison:
         """
         seed = noise.seed_from(random_state)
         schema = Schema.fit(real, overrides)
+        if schema.image is not None:
+            raise SchemaError("a report compares tables, got images: see lookalike.evaluation.manifolds.")
         tables = {"real": schema.encode(real), "synthetic": _encoded(schema, synthetic, "synthetic")}
         if holdout is not None:
             tables["holdout"] = _encoded(schema, holdout, "holdout")
