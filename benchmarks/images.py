@@ -17,7 +17,9 @@ diffusers' DDPM on its UNet2DModel, and a DCGAN, each trained until the seconds 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -135,7 +137,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="Diffusion", help=f"ours, or of {', '.join(PEERS)}")
-    parser.add_argument("--options", default="{}", help="of ours, as a Python dict")
+    parser.add_argument("--options", default="{}", help="of ours, as JSON")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peers", default="", help="a Python of which the peers' environment is made")
@@ -143,7 +145,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="where the first hundred images of each model go")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [f"$ python benchmarks/images.py {' '.join(sys.argv[1:])}"]
+    lines = [f"$ python benchmarks/images.py {shlex.join(sys.argv[1:])}"]
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -168,7 +170,7 @@ def main() -> None:
 
     told("real", 0, data["x_train"][:N], 0, 0, False)
     for name in filter(None, args.models.split(",")):
-        run = peer(name, args.peers) if name in PEERS else ours(name, eval(args.options))  # noqa: S307
+        run = peer(name, args.peers) if name in PEERS else ours(name, json.loads(args.options))
         for seed in range(args.seeds):
             made, fit, generate = run(data, args.seconds, seed)
             told(name, seed, made, fit, generate, name not in PEERS)

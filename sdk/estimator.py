@@ -30,7 +30,7 @@ from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
 from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
-from lookalike.preprocessing import MAX_VALUES, Numbers, Pixels, TableCodec, TrainingRows
+from lookalike.preprocessing import MAX_VALUES, TableCodec, TrainingRows, fit_coordinates
 from lookalike.schema import Schema, Table
 from lookalike.stored import stored
 from lookalike.training import ALONE, Callback, Peers, Schedule, seeded, train
@@ -496,11 +496,8 @@ def _fit_codec(
         seen = table.numbers[~np.isnan(table.numbers[:, j]), j]
         numbers[0, j] = np.median(seen) if len(seen) else schema.number_columns[j].least
     sizes = [len(column.levels) for column in schema.category_columns]
-    image = schema.image
     return TableCodec(
-        Numbers.fit(numbers, most_values)
-        if image is None
-        else Pixels.fit(numbers, image.grid, image.low, image.high, image.whole),
+        fit_coordinates(numbers, most_values, schema.image),
         np.flatnonzero(tally.blank).tolist(),
         [count[:size] for count, size in zip(tally.levels, sizes, strict=True)],
         [int(count[size + 1]) for count, size in zip(tally.levels, sizes, strict=True)],

@@ -386,7 +386,7 @@ class ImageLayout(Layout):
     # Neighbours say the same, so it takes more noise to hide an image than to hide each of its pixels.
     noise = Noise(-0.4, 1.2, 40.0)
     learning_rate = 8e-3
-    weight = 20  # where many steps fit no budget, more of them with fewer images each go further
+    weight = 20
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)

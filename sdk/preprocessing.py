@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ UNIT_CELLS = 256
 ENCODED = 8192  # rows to train on that are encoded at once
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
+OF_PIXELS = ("location", "scale", "least", "most", "step")
+FARTHEST_PIXEL = 4.0  # standard scores
 LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm
 FARTHEST = 1e38  # standard scores are told apart up to it: so far does float32 reach
 
@@ -232,6 +234,22 @@ class Numbers(Coordinates):
         return interpolate(z, self.edges, self.at_edges)
 
 
+class Raster(Protocol):
+    """What is known of images: height, width, channels; what values lie between; whether they are whole."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
+
+    @property
+    def whole(self) -> bool: ...
+
+
 class Pixels(Coordinates):
     """All pixels' one linear map to scores of about unit spread, and back.
 
@@ -266,15 +284,14 @@ class Pixels(Coordinates):
             self.register_buffer(name, value)
 
     @classmethod
-    def fit(
-        cls, numbers: Floats, shape: tuple[int, int, int], least: float, most: float, whole: bool
-    ) -> Pixels:
-        """Learn from an array of shape (n, pixels); `whole`: values are whole numbers."""
+    def fit(cls, numbers: Floats, image: Raster) -> Pixels:
+        """Learn from an array of shape (n, pixels)."""
+        least, most = image.low, image.high
         mean, spread = float(numbers.mean()), float(numbers.std())
         # Nearer to the middle than float32 tells probabilities apart.
         scale = max(spread, (most - mean) / FARTHEST_PIXEL, (mean - least) / FARTHEST_PIXEL)
-        found = (mean, scale, least, most, float(whole))
-        return cls(shape, *(torch.tensor(value, dtype=torch.float64) for value in found))
+        found = (mean, scale, least, most, float(image.whole))
+        return cls(image.grid, *(torch.tensor(value, dtype=torch.float64) for value in found))
 
     def layout(self, sizes: Sequence[int], columns: Sequence[int]) -> Layout:
         return ImageLayout(self.shape, sizes, columns)
@@ -295,8 +312,9 @@ class Pixels(Coordinates):
         return (z * self.scale + self.location).clamp(self.least, self.most)
 
 
-FARTHEST_PIXEL = 4.0  # standard scores
-OF_PIXELS = ("location", "scale", "least", "most", "step")
+def fit_coordinates(numbers: Floats, most_values: int, image: Raster | None) -> Coordinates:
+    """Learn from an array of shape (n, columns): those of a table, or the pixels of images."""
+    return Numbers.fit(numbers, most_values) if image is None else Pixels.fit(numbers, image)
 
 
 class TrainingRows(nn.Module):
