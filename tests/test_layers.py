@@ -29,7 +29,17 @@ class Place(NamedTuple):
 COLUMNS = {"values", "allowed", "columns", "measured", "levelled", "identifiers", "images"}
 EXPORTED = {"protobuf", "onnxgraph", "onnxfile", "pruning"}
 DATA = {"errors", "noise", "calibration", "series", "arrays", "frames", "schema", "feeding", *COLUMNS}
-MODELS = {"layout", "networks", "piecewise", "preprocessing", "memory", "models", "verbs"}
+MODELS = {
+    "layout",
+    "networks",
+    "convolutional",
+    "backbones",
+    "piecewise",
+    "preprocessing",
+    "memory",
+    "models",
+    "verbs",
+}
 WHY = {"explanation", "replacing", "counterfactual"}
 FITTING = {
     "parameters",
@@ -118,7 +128,12 @@ PLACES = {
     "stored": Place({"errors", "preprocessing"}, TORCH),
     "memory": Place({"layout", "preprocessing"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
-    "models": Place({"errors", "noise", "layout", "networks", "preprocessing", "memory"}, TORCH),
+    "convolutional": Place({"errors", "layout", "networks"}, TORCH),
+    "backbones": Place({"errors", "layout", "networks", "convolutional"}, TORCH),
+    "models": Place(
+        {"errors", "noise", "layout", "networks", "convolutional", "backbones", "preprocessing", "memory"},
+        TORCH,
+    ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
     "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
     # Both

@@ -15,9 +15,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lookalike.backbones import DENOISERS
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.family import Family
-from lookalike.networks import DENOISERS, Fourier, initialise, linear
+from lookalike.networks import Fourier, initialise, linear
 
 SIGMA_MIN, RHO = 0.01, 7.0  # coordinates have unit spread
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
