@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-
 Layer = nn.Linear | nn.Conv2d
 
 
