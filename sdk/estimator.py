@@ -33,7 +33,7 @@ from lookalike.persistence import State
 from lookalike.preprocessing import MAX_VALUES, TableCodec, TrainingRows, fit_coordinates
 from lookalike.schema import Schema, Table
 from lookalike.stored import stored
-from lookalike.training import ALONE, Callback, Peers, Schedule, seeded, train
+from lookalike.training import ALONE, Callback, Peers, Schedule, multiplies_narrow, seeded, train
 from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
@@ -197,6 +197,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             self.learning_rate or codec.layout.learning_rate,
             PATIENCE if self.early_stopping else None,
             self.max_seconds,
+            codec.layout.narrow and multiplies_narrow(device),
         )
         history = train(
             model,

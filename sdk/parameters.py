@@ -54,6 +54,7 @@ RANGES = {
     "memory": Range(1, 65_536, whole=True),
     "beta": Range(0, math.inf),
     "gamma": Range(0, math.inf),
+    "guidance": Range(0, 100),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
 CHOSEN_FROM_DATA = {"width", "n_components", "max_steps", "batch_size", "max_seconds", "learning_rate"}

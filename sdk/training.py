@@ -127,6 +127,8 @@ class Schedule:
         Stop after this many of the 20 evaluations in a row without gain; None never stops early.
     max_seconds : float or None
         Budget; the speed of the first steps then decides how many there are.
+    narrow : bool
+        Multiply in bfloat16 (autocast); weights, averages and moments stay float32.
     """
 
     n_steps: int
@@ -134,6 +136,7 @@ class Schedule:
     learning_rate: float
     patience: int | None = None
     max_seconds: float | None = None
+    narrow: bool = False
 
 
 @dataclass
@@ -216,6 +219,14 @@ def seeded(seed: int, purpose: str, k: int, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
+def multiplies_narrow(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 several times as fast as float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and bool(told.get("amx_bf16"))
+
+
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """The gradient as the fused optimizer reads it, which asks not how its memory is laid out."""
     if gradient.stride() == parameter.stride():
@@ -283,7 +294,8 @@ class _Run:
     def advance(self) -> None:
         """Take one step."""
         index = self._rows_of_step()
-        with self.peers.share(len(index)) as part:
+        narrow = torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.narrow)
+        with self.peers.share(len(index)) as part, narrow:
             self._learn(index[part].to(self.device), seeded(self.seed, "step", self.step, self.device))
         # The average starts short, so that it forgets the random start.
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))

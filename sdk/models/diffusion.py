@@ -33,6 +33,8 @@ class Diffusion(Family):
     width, depth : int
     n_steps : int
         Of the sampler.
+    guidance : float
+        By how much categories move what is drawn, beside what they do in the data.
     generator : torch.Generator
         Draws the first weights.
     """
@@ -40,10 +42,17 @@ class Diffusion(Family):
     schedule: Tensor
 
     def __init__(
-        self, layout: Layout, *, width: int, depth: int, n_steps: int, generator: torch.Generator
+        self,
+        layout: Layout,
+        *,
+        width: int,
+        depth: int,
+        n_steps: int,
+        guidance: float = 1.0,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.layout, self.n_steps = layout, n_steps
+        self.layout, self.n_steps, self.guidance = layout, n_steps, guidance
         d = layout.n_numbers
         sigmas = self.sigmas(n_steps, layout.noise)
         steps = [(now, after, layout.noise.time_of(after)) for now, after in pairwise(sigmas)]
@@ -78,6 +87,18 @@ class Diffusion(Family):
         seen = torch.cat([c_in * noisy, shown], 1)
         out = self.network(seen, observed, context=self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
+
+    def guided(self, z: Tensor, ids: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """What `denoise` estimates, moved away from what it would without categories.
+
+        Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): 1 is none, 0 leaves the categories
+        out.
+        """
+        expected, scores = self.denoise(self.layout.join(z, ids), sigma, observed)
+        if self.guidance == 1:
+            return expected, scores
+        without, _ = self.denoise(self.layout.join(z, torch.full_like(ids, -1)), sigma, observed)
+        return without + self.guidance * (expected - without), scores
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
@@ -126,13 +147,13 @@ class Diffusion(Family):
         sigma, after, time = self.schedule.index_select(0, k.reshape(1)).split(1, 1)
         observed = given.present.float()
         z, ids = rows.numbers, rows.ids
-        expected, scores = self.denoise(layout.join(z, ids), sigma, observed)
+        expected, scores = self.guided(z, ids, sigma, observed)
         slope = (z - expected) / sigma
         ids = torch.where((ids < 0) & (when >= time), layout.draw(scores + barred, what), ids)
         euler = z + (after - sigma) * slope
         # The last step, to 0, is Euler's: there is no slope at 0.
         ahead = after.clamp(min=SIGMA_MIN)
-        expected, _ = self.denoise(layout.join(euler, ids), ahead, observed)
+        expected, _ = self.guided(euler, ids, ahead, observed)
         heun = z + (after - sigma) * (slope + (euler - expected) / ahead) / 2
         return Rows(torch.where(given.present, given.clean, torch.where(after > 0, heun, euler)), ids)
 
