@@ -312,9 +312,10 @@ class Diffusion(Estimator):
         Residual blocks of the network.
     n_steps : int
         Of the sampler, two network calls each.
-    guidance : float
+    guidance : float, optional
         How strongly labels and other categories shape the numbers and images drawn: 1 as in the data, above
-        it purer and less varied, at twice the cost (classifier-free guidance, Ho and Salimans 2022).
+        it purer and less varied, at twice the cost (classifier-free guidance, Ho and Salimans 2022). By
+        default 1 for tables and 1.5 for images.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.
@@ -385,7 +386,7 @@ class Diffusion(Estimator):
         width: int | None = None,
         depth: int = 3,
         n_steps: int = 20,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,

@@ -65,12 +65,13 @@ class Noise(NamedTuple):
     ----------
     mean, deviation : float
         Of the logarithm.
-    most : float
-        In noise of this spread nothing is left to see.
+    least, most : float
+        In noise of these spreads nothing is left to find out, and nothing to see.
     """
 
     mean: float
     deviation: float
+    least: float
     most: float
 
     def time_of(self, sigma: float) -> float:
@@ -178,15 +179,16 @@ class Layout(nn.Module):
         That suits it.
     weight : int
         How much work a feature is to a network, beside one of a row.
+    guidance : float
+        That is worth its price when drawing.
     narrow : bool
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
     """
 
-    noise = Noise(
-        -1.2, 1.2, 10.0
-    )  # Table 1 of EDM (arXiv 2206.00364); coordinates of unit spread are buried in 10
+    noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
     learning_rate = 2e-3
     weight = 1
+    guidance = 1.0
     narrow = False
     cell_of_feature: Tensor
     column_of_cell: Tensor
@@ -387,9 +389,10 @@ class ImageLayout(Layout):
     """
 
     # Neighbours say the same, so it takes more noise to hide an image than to hide each of its pixels.
-    noise = Noise(0.0, 1.4, 40.0)
+    noise = Noise(0.0, 1.4, 0.1, 40.0)
     learning_rate = 8e-3
     weight = 20
+    guidance = 1.5
     narrow = True
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:

@@ -57,7 +57,15 @@ RANGES = {
     "guidance": Range(0, 100),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
-CHOSEN_FROM_DATA = {"width", "n_components", "max_steps", "batch_size", "max_seconds", "learning_rate"}
+CHOSEN_FROM_DATA = {
+    "width",
+    "n_components",
+    "max_steps",
+    "batch_size",
+    "max_seconds",
+    "learning_rate",
+    "guidance",
+}
 """Parameters that may be None."""
 
 

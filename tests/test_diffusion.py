@@ -10,9 +10,9 @@ from tiny import build, nothing_barred, numbers, seeded, unknown
 from torch.distributions import MultivariateNormal
 
 from lookalike.layout import Layout, Rows
-from lookalike.models.diffusion import SCORE_LEVELS, SIGMA_MIN, Diffusion
+from lookalike.models.diffusion import SCORE_LEVELS, Diffusion
 
-SIGMA_MAX = Layout.noise.most
+SIGMA_MIN, SIGMA_MAX = Layout.noise.least, Layout.noise.most
 MU = torch.tensor([0.3, -0.2], dtype=torch.float64)
 S = torch.tensor([[1.0, 0.7], [0.7, 0.8]], dtype=torch.float64)
 
@@ -78,7 +78,7 @@ def test_given_coordinates_stay_and_the_others_follow_their_conditional_distribu
 
 
 @pytest.mark.parametrize("v", [0.3, 1.0, 2.0])
-def test_the_error_of_heuns_method_falls_with_the_square_of_the_steps(double, v):
+def test_the_error_of_the_sampler_falls_with_the_square_of_the_steps(double, v):
     z, mu = torch.tensor([[-1.3], [0.4], [2.0]]), torch.tensor([0.3])
     low = flow(SIGMA_MAX * z, mu, v, SIGMA_MAX, SIGMA_MIN)
     exact = mu + v / (v + SIGMA_MIN**2) * (low - mu)  # the last step, from sigma_min to 0, denoises
@@ -144,8 +144,8 @@ def test_hidden_categories_appear_one_after_the_other_with_their_joint_probabili
         uniforms = torch.rand(n, 4, generator=seeded())
         nothing = Rows(torch.zeros(n, 0), torch.full((n, 2), -1))
         ids = model.sample(uniforms[:, :0], uniforms, nothing, nothing_barred(layout)).ids
-        times = [Layout.noise.time_of(sigma) for sigma in Diffusion.sigmas(n_steps)[1:-1]]
-        # The chance that both appear in one step, and so know not of each other.
+        times = [time for step in model.schedule.tolist() for time in step[1:3]][:-1]
+        # The chance that both appear in one half of a step, and so know not of each other.
         together = (np.diff([0, *times[::-1], 1]) ** 2).sum()
         share = (ids[:, 0] == ids[:, 1]).double().mean().item()
         assert share == pytest.approx(together / 2 + (1 - together) * AGREE, abs=0.01)
@@ -161,7 +161,7 @@ def test_as_in_training_a_category_is_hidden_at_a_noise_level_if_its_uniform_is_
     given = Rows(torch.full((n, 1), torch.nan), torch.full((n, 2), -1))
     model.sample(torch.randn(n, 1, generator=seeded()), uniforms, given, nothing_barred(layout))
     assert len(seen) == 2 * 9
-    for x, sigma in seen[:-1]:  # the last looks at what the step to 0 has drawn, and is not used
+    for x, sigma in seen[:-1]:  # the last is half way to 0
         shown = x[:, 1:].unflatten(1, (2, 2)).any(-1)
         assert torch.equal(shown, uniforms[:, :2] >= Layout.noise.time_of(sigma.item()))
 

@@ -265,7 +265,7 @@ def test_the_exact_score_of_independent_pixels_is_learned():
         with torch.no_grad():
             found, _ = model.denoise(x, torch.full((512, 1), sigma), torch.zeros(1, 16))
         want = x / (1 + sigma**2)
-        assert ((found - want).square().mean() / want.square().mean()).sqrt() < 0.12
+        assert ((found - want).square().mean() / want.square().mean()).sqrt() < 0.15
 
 
 def test_what_is_observed_is_labels_rectangles_and_scattered_pixels():
@@ -274,11 +274,11 @@ def test_what_is_observed_is_labels_rectangles_and_scattered_pixels():
     pixels = seen[:, :360].view(-1, 12, 10, 3)
     assert (pixels == pixels[..., :1]).all()  # all channels or none
     none = ~pixels.flatten(1).any(1)
-    assert 0.65 < none.float().mean() < 0.75
-    assert 0.7 < seen[:, 360].float().mean() < 0.8
+    assert 0.8 < none.float().mean() < 0.9
+    assert 0.85 < seen[:, 360].float().mean() < 0.95
     hole = ~pixels[..., 0]
     box = (hole.any(2)[:, :, None] & hole.any(1)[:, None]) == hole
-    assert 0.8 < box.flatten(1).all(1).float().mean() < 0.9
+    assert 0.9 < box.flatten(1).all(1).float().mean() < 0.97
 
 
 def test_processes_that_share_each_step_end_alike():
