@@ -239,7 +239,7 @@ def main() -> None:
                 args.picture.mkdir(parents=True, exist_ok=True)
                 imsave(args.picture / f"{name}.png", sheet, cmap="gray")
     if args.write:
-        (HERE / "results" / "images.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        (HERE / "results" / f"images_{args.seconds:.0f}s.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

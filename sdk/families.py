@@ -315,7 +315,7 @@ class Diffusion(Estimator):
     guidance : float, optional
         How strongly labels and other categories shape the numbers and images drawn: 1 as in the data, above
         it purer and less varied, at twice the cost (classifier-free guidance, Ho and Salimans 2022). By
-        default 1 for tables and 1.5 for images.
+        default 1 for tables and 2 for images.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.

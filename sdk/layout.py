@@ -392,7 +392,7 @@ class ImageLayout(Layout):
     noise = Noise(0.0, 1.4, 0.1, 40.0)
     learning_rate = 8e-3
     weight = 20
-    guidance = 1.5
+    guidance = 2.0
     narrow = True
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
