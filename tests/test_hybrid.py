@@ -41,5 +41,5 @@ def test_cells_that_belong_together_come_together():
 
 def test_one_step_draws_what_a_denoiser_draws_cell_by_cell():
     student, denoiser = (kind(**SMALL, n_steps=1).fit(tied()) for kind in (la.Hybrid, la.Diffusion))
-    assert agreement(denoiser.generate(2000, random_state=0)) < 0.6
+    assert agreement(denoiser.generate(2000, random_state=0)) < 0.7
     assert agreement(student.generate(2000, random_state=0)) > 0.8
