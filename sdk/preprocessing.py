@@ -309,7 +309,11 @@ class Pixels(Coordinates):
         return torch.special.ndtr(low), torch.special.ndtr(high)
 
     def decode(self, z: Tensor) -> Tensor:
-        return (z * self.scale + self.location).clamp(self.least, self.most)
+        return self.restore(z).clamp(self.least, self.most)
+
+    def restore(self, z: Tensor) -> Tensor:
+        """Values of scores in float64, those of noise beyond the range too."""
+        return z.double() * self.scale + self.location
 
 
 def fit_coordinates(numbers: Floats, most_values: int, image: Raster | None) -> Coordinates:

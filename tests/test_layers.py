@@ -58,7 +58,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "detector", "families"}
+FACES = {"estimator", "noising", "detector", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -140,7 +140,8 @@ PLACES = {
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
+    "noising": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "families": Place(DATA | MODELS | FITTING | {"estimator", "noising", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),
