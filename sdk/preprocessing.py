@@ -297,11 +297,12 @@ class Pixels(Coordinates):
         return ImageLayout(self.shape, sizes, columns)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.standard(x)
-        return scores, scores
+        scores = ((x - self.location) / self.scale).float()
+        return scores, scores.masked_fill(scores.isnan(), 0.0)
 
     def standard(self, x: Tensor) -> Tensor:
-        return ((x - self.location) / self.scale).float()
+        """Standard scores in float32; NaN, which belongs to no place, becomes 0."""
+        return self(x)[1]
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         half = self.step / 2

@@ -88,7 +88,7 @@ PLACES = {
     "feeding": Place({"arrays", "schema", *COLUMNS}, NUMPY),
     "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "arrays", "frames", "schema", *COLUMNS}, FRAMES),
-    "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
+    "explanation": Place({"errors", "values", "arrays", "frames", "streaming"}, FRAMES),
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "conditions": Place(

@@ -9,8 +9,8 @@ one time t sets the noise of the coordinates, sigma(t), and the share of categor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import reduce
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
 from itertools import pairwise
 
 import torch
@@ -23,7 +23,24 @@ from lookalike.networks import Fourier, initialise, linear
 
 RHO = 7.0  # how steps crowd towards little noise
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
-ROUNDS = 20  # in which a step is undone
+ROUNDS = 12  # in which a step is undone
+
+
+def undone(step: Callable[[Tensor], Tensor], after: Tensor) -> Tensor:
+    """Find where a step began, (n, d), each row on its own.
+
+    By fixed-point iteration, with Anderson's acceleration of depth one ("Iterative procedures for nonlinear
+    integral equations", Journal of the ACM 12, 1965), which saves half of the rounds.
+    """
+    gap = after - step(after)
+    start = found = after + gap
+    for _ in range(ROUNDS - 1):
+        last, last_gap = found, gap
+        gap = after - step(start)
+        found, turn = start + gap, gap - last_gap
+        share = (gap * turn).sum(1, keepdim=True) / turn.square().sum(1, keepdim=True).clamp(min=1e-20)
+        start = found - share * (found - last)
+    return start
 
 
 class Diffusion(Denoising):
@@ -148,19 +165,20 @@ class Diffusion(Denoising):
     def noise_of(self, rows: Rows) -> Tensor:
         """Undo the steps of the sampler, from the last to the first.
 
-        What a step leaves is known, and where it began is found by fixed-point iteration. So the steps
-        themselves are undone, however few they are, where to integrate the ODE backwards would undo another
-        sampler's.
+        The steps themselves, however large: the ODE integrated backwards would lead to the noise of another
+        sampler.
         """
         layout = self.layout
         given = Rows(torch.full_like(rows.numbers, torch.nan), rows.ids)
         uniforms = rows.numbers.new_full((rows.n, self.noise_size[1]), 0.5)
         barred = rows.numbers.new_zeros(layout.width - layout.n_numbers)
+
+        def step(k: Tensor, z: Tensor) -> Tensor:
+            return self.step(k, Rows(z, rows.ids), z, uniforms, given, barred).numbers
+
         z = rows.clean
         for k in torch.arange(self.n_steps, device=z.device).flip(0):
-            after = z
-            for _ in range(ROUNDS):
-                z = z + after - self.step(k, Rows(z, rows.ids), z, uniforms, given, barred).numbers
+            z = undone(partial(step, k), z)
         return z / self.schedule[0, 0]
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
