@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from lookalike.measured import Duration as Duration
     from lookalike.measured import Number as Number
     from lookalike.online import OnlineSelector as OnlineSelector
+    from lookalike.pictures import Preview as Preview
+    from lookalike.pictures import contact_sheet as contact_sheet
     from lookalike.pictures import read_images as read_images
     from lookalike.pictures import write_images as write_images
     from lookalike.plotting import plot_curve as plot_curve
@@ -97,7 +99,7 @@ _MODULES = {
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
     "online": ("OnlineSelector",),
-    "pictures": ("read_images", "write_images"),
+    "pictures": ("Preview", "contact_sheet", "read_images", "write_images"),
     "plotting": ("plot_curve", "plot_explanation", "plot_loss", "plot_marginals", "plot_scores"),
     "schema": ("Schema",),
 }

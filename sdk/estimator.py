@@ -199,6 +199,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             self.max_seconds,
             codec.layout.narrow and multiplies_narrow(device),
         )
+        shown = type(self)(**self.get_params(deep=False))  # what callbacks see
+        vars(shown).update(schema_=schema, codec_=codec, model_=model)
         history = train(
             model,
             data,
@@ -206,6 +208,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             schedule,
             seed,
             callbacks=list(self.callbacks or ()),
+            shown=shown,
             checkpoint=self.checkpoint,
             fingerprint=self._fingerprint(seed, schema, table, schedule)
             if self.checkpoint is not None
@@ -280,7 +283,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             part = table.rows(slice(start, start + chunk))
             n = len(part)
             with torch.inference_mode():
-                cells, expected = scorer.energies(*_padded(chunk, part.numbers, part.ids))
+                cells, expected = scorer.energies(*padded(chunk, part.numbers, part.ids))
             cells = cells[:n]
             if not cells.isfinite().all():  # which spoils the whole row: its parts tell where from
                 found, _ = scorer.apart(*_tensors(part))
@@ -308,7 +311,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             given = rows.numbers[part], rows.ids[part], known[0][part], known[1][part]
             drawn_from = noise.rows(seed, start, chunk, *completer.noise_size)
             with torch.inference_mode():
-                drawn = completer(*_padded(chunk, *given), *map(torch.from_numpy, drawn_from))
+                drawn = completer(*padded(chunk, *given), *map(torch.from_numpy, drawn_from))
             new = _table(*drawn).rows(slice(part.stop - start))
             numbers[part], ids[part] = new.numbers, new.ids
         return Table(numbers, ids)
@@ -527,7 +530,7 @@ def _table(numbers: Tensor, ids: Tensor) -> Table:
     return Table(numbers.numpy(), ids.numpy())
 
 
-def _padded(size: int, *arrays: NDArray[Any]) -> list[Tensor]:
+def padded(size: int, *arrays: NDArray[Any]) -> list[Tensor]:
     """Repeat the last row up to `size` rows."""
     index = np.minimum(np.arange(size), len(arrays[0]) - 1)
     return [torch.from_numpy(array[index]) for array in arrays]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.arrays import Frame, pictures_of
 from lookalike.errors import SchemaError, did_you_mean
 from lookalike.frames import open_frame
 from lookalike.streaming import rows_of
@@ -120,7 +121,12 @@ def cells_of(table: Any, wanted: Iterable[Any], order: Sequence[Any]) -> dict[An
     position = {name: i for i, name in enumerate(frame.names)}
     if frame.container == "numpy" or position.keys().isdisjoint(order):
         position = {name: i for i, name in enumerate(order)}
-    return {name: to_objects(frame.column(position[name])) for name in wanted}
+    return {name: _objects(frame, position[name]) for name in wanted}
+
+
+def _objects(frame: Frame, position: int) -> list[Any]:
+    pictures = pictures_of(frame, position)
+    return to_objects(frame.column(position)) if pictures is None else list(pictures)
 
 
 def _fall(fall: float) -> str:
@@ -133,6 +139,8 @@ def shown(value: Any) -> str:
     """A value of a cell in a line of text."""
     if value is None:
         return "missing"
+    if isinstance(value, np.ndarray):
+        return f"{value.shape[0]} x {value.shape[1]} pixels, {value.mean():.3g} in the mean"
     if isinstance(value, dict):
         return "(" + ", ".join(f"{name}={shown(v)}" for name, v in value.items()) + ")"
     if isinstance(value, dt.datetime) and value.time() == dt.time():

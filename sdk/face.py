@@ -123,7 +123,7 @@ class Face(Thresholded):
         -------
         Explanation
             `shares` (n_rows, n_columns) add up to `anomaly_score`, `falls` tell how far it would fall if the
-            column held what is `expected`, a table like X.
+            column held what is `expected`, a table like X. An image is one column; `heatmap` says where.
 
         Raises
         ------
@@ -131,10 +131,9 @@ class Face(Thresholded):
             As `score_samples`, or if a group cannot be made.
         """
         self._check("score")
-        self._refuse_images("explain", "heatmap(X) says where they are odd")
         Range(0, math.inf, whole=True).check("tested", tested)
-        schema, names = self.schema_, [column.name for column in self._modelled()]
-        blamed, members, unit_of = units(names, groups)
+        schema = self.schema_
+        blamed, members, unit_of = units(self._owners(), groups)
         found = []
         for first, rows in self._parts(X):
             shares, expected = self._shares(rows, first)
@@ -234,6 +233,11 @@ class Face(Thresholded):
     def _modelled(self) -> list[Encoded]:
         """The columns the model sees, in the order of its layout."""
         return [*self.schema_.number_columns, *self.schema_.category_columns]
+
+    def _owners(self) -> list[Any]:
+        """The user's column to which each that the model sees belongs: pixels are their image's."""
+        image, names = self.schema_.image, [column.name for column in self._modelled()]
+        return names if image is None else [image.name] * image.size + names[image.size :]
 
     def _parts(self, X: Any) -> Iterator[tuple[int, Any]]:
         """Encode a part of the rows at a time; yields the number of its first row with it."""

@@ -21,11 +21,12 @@ from lookalike.models.gan import GAN as GANModel
 from lookalike.models.hybrid import Hybrid as HybridModel
 from lookalike.models.mixture import Mixture as MixtureModel
 from lookalike.models.vae import VAE as VAEModel
+from lookalike.noising import Noising
 from lookalike.parameters import check_parameters
 from lookalike.training import Callback
 
 
-class VAE(Estimator):
+class VAE(Noising):
     """Variational autoencoder.
 
     Scores by the evidence bound at the posterior mean plus the distance to the reconstruction; generates by
@@ -159,7 +160,7 @@ class VAE(Estimator):
         )
 
 
-class GAN(Estimator):
+class GAN(Noising):
     """Generative adversarial network.
 
     A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which
@@ -298,7 +299,7 @@ class GAN(Estimator):
         )
 
 
-class Diffusion(Estimator):
+class Diffusion(Noising):
     """Diffusion over numbers and categories in one process.
 
     Scores by the error of denoising the row; generates the truest rows of the three, slower: `n_steps` is the
@@ -460,7 +461,7 @@ class Diffusion(Estimator):
         return other
 
 
-class Hybrid(Estimator):
+class Hybrid(Noising):
     """A critic on top of a diffusion model: rows in a few large steps.
 
     Scores by the error of denoising the row, as `Diffusion` does; a student, trained beside the denoiser to
@@ -600,7 +601,7 @@ class Hybrid(Estimator):
         )
 
 
-class Mixture(Estimator):
+class Mixture(Noising):
     """Mixture of products: classes of rows, in each of which columns are independent.
 
     Fits in seconds and generates faster than the others. What it says is exact: likelihood, draws given any

@@ -122,21 +122,14 @@ class Image(Column):
         SchemaError
             If they are of another size or type than in fit, or have values beyond its range, or lack pixels.
         """
-        column = f"column {self.name!r}"
-        if not isinstance(pictures, np.ndarray) or pictures.shape[1:] != self.shape:
-            found = f"images of shape {pictures.shape[1:]}" if np.ndim(pictures) > 2 else "no images"
-            raise SchemaError(
-                f"{column} held images of shape {self.shape} in fit, but now holds {found}. Resize "
-                "them, and mind the channels."
-            )
-        values, family = _numbers(self.name, pictures), _family(pictures)
+        column, numbers = f"column {self.name!r}", self.encode_noisy(pictures)
+        family = _family(pictures)
         if family != self.storage.family and not {family, self.storage.family} <= {"integer", "boolean"}:
             raise SchemaError(
                 f"{column} held {FAMILY_WORDS[self.storage.family]} from {self.low:g} to "
                 f"{self.high:g} in fit, but now holds {FAMILY_WORDS[family]} ({pictures.dtype}). Convert the "
                 "images to what they were."
             )
-        numbers = values.reshape(len(pictures), -1).astype(np.float64)
         slack = 0.0 if (self.low, self.high) in (UNIT, SIGNED, BYTE) else BEYOND * (self.high - self.low)
         wrong = (numbers < self.low - slack) | (numbers > self.high + slack)
         if wrong.any():
@@ -152,6 +145,22 @@ class Image(Column):
                 f"{column} lacks pixels in image {_first(missing)}. Fill them first, such as with impute."
             )
         return numbers
+
+    def encode_noisy(self, pictures: Any) -> NDArray[np.float64]:
+        """Turn images of any numbers into numbers, (n, size); NaN where a pixel is missing.
+
+        Raises
+        ------
+        SchemaError
+            If they are of another size than in fit.
+        """
+        if not isinstance(pictures, np.ndarray) or pictures.shape[1:] != self.shape:
+            found = f"images of shape {pictures.shape[1:]}" if np.ndim(pictures) > 2 else "no images"
+            raise SchemaError(
+                f"column {self.name!r} held images of shape {self.shape} in fit, but now holds {found}. "
+                "Resize them, and mind the channels."
+            )
+        return _numbers(self.name, pictures).reshape(len(pictures), -1).astype(np.float64)
 
     def decode(self, numbers: NDArray[np.float64]) -> Array:
         """Turn numbers, (n, size), into images within the range of fit."""

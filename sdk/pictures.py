@@ -1,11 +1,12 @@
-"""Folders of picture files as arrays, and back."""
+"""Folders of picture files as arrays, and back; many images as one picture."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,15 @@ from numpy.typing import NDArray
 from lookalike.archive import atomic_write
 from lookalike.errors import SchemaError, require
 
-__all__ = ["read_images", "write_images"]
+__all__ = ["Preview", "contact_sheet", "read_images", "write_images"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 MODES = ("L", "RGB", "RGBA")
 """How pixels are held: grey, in colours, in colours with transparency."""
+GAP = 2  # pixels of paper around each image of a sheet
+PAPER = 255
+LEGIBLE = 64  # pixels that small images of a sheet are high
+TEXT = 14  # pixels that a label is high
 
 
 def read_images(
@@ -123,9 +128,169 @@ def write_images(
     paths = [home / f"{stem}.png" for home, stem in zip(homes, stems, strict=True)]
     for path, image in zip(paths, images, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            pillow.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).save(file, format="PNG")
+        _save(pillow, path, image[..., 0] if image.shape[2:] == (1,) else image)
     return paths
+
+
+def contact_sheet(
+    images: NDArray[Any],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    columns: int | None = None,
+    labels: Sequence[Any] | None = None,
+    limits: tuple[float, float] | None = None,
+    scale: int | None = None,
+) -> NDArray[np.uint8]:
+    """Put images beside and below each other in one picture.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, height, width) or (n, height, width, channels)
+        Grey with one channel or none, in colours with 3, with transparency with 4.
+    path : path, optional
+        Of a PNG file to write, whole or not at all.
+    columns : int, optional
+        Images beside each other; by default as many as make the sheet about square.
+    labels : sequence, optional
+        What is written below each image.
+    limits : (float, float), optional
+        The values of black and white, for those beyond too. By default 0 and 255; of floats and truth values
+        0 and 1.
+    scale : int, optional
+        How often each pixel is repeated both ways; by default as often as images come to 64 pixels in height.
+
+    Returns
+    -------
+    ndarray of shape (height, width) or (height, width, channels), uint8
+        The sheet.
+
+    Raises
+    ------
+    SchemaError
+        If these are no images.
+    ValueError
+        If a number is out of its range, or there is not one label an image.
+    MissingExtraError
+        Without Pillow, where there are labels or a path.
+    """
+    shades = _shades(np.asarray(images), limits)
+    n, high, wide = shades.shape[:3]
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"there must be one label for each of {n} images, got {len(labels)}.")
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
+    scale = max(LEGIBLE // high, 1) if scale is None else scale
+    for name, value in (("columns", columns), ("scale", scale)):
+        if value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}.")
+    high, wide = scale * high, scale * wide
+    cells = shades.repeat(scale, 1).repeat(scale, 2)
+    if labels is not None:
+        words = np.stack([_written(str(label), wide) for label in labels])
+        colours = [words if part < 3 else np.full_like(words, PAPER) for part in range(shades.shape[3])]
+        cells = np.concatenate([cells, np.stack(colours, -1)], 1)
+    gap = ((0, -n % columns), (0, GAP), (0, GAP), (0, 0))
+    cells = np.pad(cells, gap, constant_values=PAPER).reshape(
+        -1, columns, *np.add(cells.shape[1:], (GAP, GAP, 0))
+    )
+    sheet = np.concatenate(np.concatenate(cells.swapaxes(0, 1), 2), 0)
+    sheet = np.pad(sheet, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=PAPER)
+    sheet = sheet[..., 0] if sheet.shape[2] == 1 else sheet
+    if path is not None:
+        _save(require("PIL.Image", "images", "writing images"), path, sheet)
+    return sheet
+
+
+class Preview:
+    """A callback of `fit`: it shows how what is drawn gets better, as a contact sheet.
+
+    At each evaluation, 20 times in a fit, the averaged weights draw images, always from the same noise. So
+    one sees the same images become clear. A fit goes as it would without.
+
+    Parameters
+    ----------
+    path : path
+        Of the PNG file, which each sheet takes over whole.
+    n : int
+        Images of a sheet.
+    every : int
+        Evaluations from one sheet to the next; of the last there always is one.
+    given : mapping or table, optional
+        As of `generate`.
+    random_state : int
+
+    Examples
+    --------
+    >>> import lookalike as la
+    >>> model = la.Diffusion(callbacks=[la.Preview("progress.png", given={"label": la.Balanced()})])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n: int = 16,
+        every: int = 1,
+        given: Any = None,
+        random_state: int = 0,
+    ) -> None:
+        require("PIL.Image", "images", "a preview")  # before hours are spent
+        self.path, self.n, self.every = Path(path), n, every
+        self.given, self.random_state = given, random_state
+        self._told = 0
+
+    def __call__(self, progress: _Progress) -> None:
+        """Draw a sheet, if it is time for one."""
+        self._told += 1
+        if (self._told - 1) % self.every and progress.step < progress.n_steps:
+            return
+        image = progress.model.schema_.image
+        if image is None:
+            raise SchemaError("a preview shows images, and the fit is of a table. Leave it out of callbacks.")
+        drawn = progress.model.generate(self.n, self.given, self.random_state)
+        images = drawn[image.name] if isinstance(drawn, Mapping) else drawn
+        contact_sheet(images, self.path, limits=(image.low, image.high))
+
+
+class _Progress(Protocol):
+    """What is asked of `lookalike.training.Progress`."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def n_steps(self) -> int: ...
+
+    @property
+    def model(self) -> Any: ...
+
+
+def _shades(images: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Images as bytes, (n, height, width, channels)."""
+    if images.ndim not in (3, 4) or images.dtype.kind not in "iufb" or 0 in images.shape:
+        raise SchemaError(
+            "a sheet is made of images of shape (n, height, width) or (n, height, width, channels), got "
+            f"{images.dtype} of shape {images.shape}."
+        )
+    if images.shape[3:] not in ((), (1,), (3,), (4,)):
+        raise SchemaError(f"images of a sheet have 1, 3 or 4 channels, got {images.shape[3]}.")
+    black, white = limits or ((0, 255) if images.dtype.kind in "iu" else (0, 1))
+    if not black < white:
+        raise ValueError(f"limits are the values of black and of white, the lower first, got {limits}.")
+    shares = np.clip((images.astype(np.float64) - black) / (white - black), 0, 1)
+    return (255 * shares).round().astype(np.uint8).reshape(*images.shape[:3], -1)
+
+
+def _written(text: str, width: int) -> NDArray[np.uint8]:
+    """A line of text, black on white, in the middle of (TEXT, width)."""
+    pillow = {name: require(f"PIL.{name}", "images", "writing labels") for name in ("Image", "ImageDraw")}
+    line = pillow["Image"].new("L", (width, TEXT), PAPER)
+    pillow["ImageDraw"].Draw(line).text((width / 2, TEXT / 2), text, fill=0, anchor="mm")
+    return np.asarray(line)
+
+
+def _save(pillow: Any, path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
+    with atomic_write(path) as file:
+        pillow.fromarray(pixels).save(file, format="PNG")
 
 
 def _within(folder: Path) -> list[Path]:

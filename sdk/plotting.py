@@ -267,7 +267,7 @@ def _curves(odd: NDArray[np.bool_], scores: Any, name: str) -> _Curve:
 def _words(name: Any, seen: Any, usual: Any) -> str:
     """A column, what it holds and what was expected; of a group, the columns that differ."""
     if isinstance(seen, dict):
-        differ = [member for member in seen if seen[member] != usual[member]] or list(seen)
+        differ = [m for m in seen if not np.array_equal(seen[m], usual[m])] or list(seen)
         seen, usual = ({member: side[member] for member in differ} for side in (seen, usual))
     value, other = (_cut(shown(side), LONGEST_VALUE) for side in (seen, usual))
     return f"{_cut(str(name), LONGEST_NAME)} = {value}\nexpected {other}"

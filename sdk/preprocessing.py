@@ -297,11 +297,12 @@ class Pixels(Coordinates):
         return ImageLayout(self.shape, sizes, columns)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.standard(x)
-        return scores, scores
+        scores = ((x - self.location) / self.scale).float()
+        return scores, scores.masked_fill(scores.isnan(), 0.0)
 
     def standard(self, x: Tensor) -> Tensor:
-        return ((x - self.location) / self.scale).float()
+        """Standard scores in float32; NaN, which belongs to no place, becomes 0."""
+        return self(x)[1]
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         half = self.step / 2
@@ -309,7 +310,11 @@ class Pixels(Coordinates):
         return torch.special.ndtr(low), torch.special.ndtr(high)
 
     def decode(self, z: Tensor) -> Tensor:
-        return (z * self.scale + self.location).clamp(self.least, self.most)
+        return self.restore(z).clamp(self.least, self.most)
+
+    def restore(self, z: Tensor) -> Tensor:
+        """Values of scores in float64, those of noise beyond the range too."""
+        return z.double() * self.scale + self.location
 
 
 def fit_coordinates(numbers: Floats, most_values: int, image: Raster | None) -> Coordinates:

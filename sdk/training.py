@@ -12,8 +12,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,6 +100,9 @@ class Progress:
         Mean of each objective since the last evaluation.
     held_out : float or None
         What early stopping watches, lower is better; None without held-out rows.
+    model : estimator
+        As far as it is fitted: until the callback returns it has the averaged weights, and generates and
+        imputes.
     """
 
     step: int
@@ -107,6 +110,7 @@ class Progress:
     seconds: float
     loss: tuple[float, ...]
     held_out: float | None
+    model: Any = None
 
 
 Callback = Callable[[Progress], bool | None]
@@ -158,6 +162,7 @@ def train(
     seed: int,
     *,
     callbacks: Sequence[Callback] = (),
+    shown: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
     fingerprint: str = "",
     verbose: bool = False,
@@ -169,6 +174,8 @@ def train(
     ----------
     held_out : Rows or None
         Rows for early stopping; None trains all steps.
+    shown : optional
+        What callbacks are told of as `Progress.model`.
     checkpoint : path, optional
         Written at every evaluation; where it exists, the run goes on from it.
     fingerprint : str
@@ -192,11 +199,11 @@ def train(
             run.advance()
             bar.update()
             if run.is_due():
-                progress = run.evaluate(held_out)
+                progress = replace(run.evaluate(held_out), model=shown)
                 bar.total = run.n_steps
                 bar.set_postfix(loss=" ".join(f"{value:.4g}" for value in progress.loss))
-                answers = [callback(progress) for callback in callbacks if first]  # all, whoever stops
-                if run.agreed(any(answers)) and not run.history.ended:
+                stops = first and run.tell(callbacks, progress)
+                if run.agreed(stops) and not run.history.ended:
                     run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
                 if checkpoint is not None and first:
                     run.save(checkpoint, fingerprint)
@@ -356,10 +363,9 @@ class _Run:
         history.loss.append(means)
         watched = None
         if held_out is not None:
-            watched = self._with_average(
-                lambda: self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
-            )
-            watched = self.agreed(watched)
+            with self._averaged():
+                lost = self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
+            watched = self.agreed(lost)
             self._check_finite(watched, "loss of held-out rows")
             history.held_out.append(watched)
             best = min(history.held_out)
@@ -387,11 +393,21 @@ class _Run:
                 f"(it is {self.schedule.learning_rate:g})."
             )
 
-    def _with_average(self, look: Callable[[], float]) -> float:
+    def tell(self, callbacks: Sequence[Callback], progress: Progress) -> bool:
+        """Tell callbacks, who find the averaged weights in the model; whether one wants the run to stop."""
+        if not callbacks:
+            return False
+        with self._averaged():
+            answers = [callback(progress) for callback in callbacks]  # all, whoever stops
+        return any(answers)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the model, and then again those that learn."""
         live = [p.detach().clone() for p in self.parameters]
         try:
             self._put(self.average)
-            return look()
+            yield
         finally:
             self._put(live)
 

@@ -68,6 +68,13 @@ def test_sampling_solves_the_ode_and_has_the_mean_and_covariance(double):
     assert (torch.cov(drawn.T) - S).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("n_steps", [4, 20])
+def test_the_noise_of_rows_is_found_however_few_the_steps(double, n_steps):
+    model, z = gaussian_diffusion(n_steps=n_steps), white(100)
+    drawn = model.sample(z, z[:, :0], unknown(100), torch.zeros(0))
+    torch.testing.assert_close(model.noise_of(drawn), z, atol=1e-3, rtol=0)
+
+
 def test_given_coordinates_stay_and_the_others_follow_their_conditional_distribution(double):
     model, z, seen = gaussian_diffusion(), white(4000), 0.9
     given = torch.tensor([torch.nan, seen]).repeat(4000, 1)

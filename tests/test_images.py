@@ -239,8 +239,8 @@ def test_what_cannot_be_learned_or_done_is_said(small, tmp_path):
     ):
         small.predict(images.reshape(40, 48))
     rows = {"image": images, "kind": np.tile(["a", "b"], 20)}
-    with pytest.raises(la.SchemaError, match=r"explain is for tables, .* heatmap\(X\) says where"):
-        small.explain(rows)
+    with pytest.raises(la.SchemaError, match=r"counterfactual is for tables, .* heatmap\(X\) says where"):
+        small.counterfactual(rows)
     with pytest.raises(la.ConditionError, match="'image' holds images, of which no condition can be written"):
         small.generate(3, given={"image": images[:3]})
     with pytest.raises(la.SchemaError, match=r"to_parquet is for tables, .* write_images keeps them"):

@@ -58,7 +58,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "detector", "families"}
+FACES = {"estimator", "noising", "detector", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -88,7 +88,7 @@ PLACES = {
     "feeding": Place({"arrays", "schema", *COLUMNS}, NUMPY),
     "streaming": Place({"errors", "values"}, FRAMES),
     "filling": Place({"errors", "arrays", "frames", "schema", *COLUMNS}, FRAMES),
-    "explanation": Place({"errors", "values", "frames", "streaming"}, FRAMES),
+    "explanation": Place({"errors", "values", "arrays", "frames", "streaming"}, FRAMES),
     "replacing": Place({"columns", "schema"}, NUMPY),
     "counterfactual": Place({"values", "schema", "streaming", "explanation", "replacing"}, FRAMES),
     "conditions": Place(
@@ -140,7 +140,8 @@ PLACES = {
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
+    "noising": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "families": Place(DATA | MODELS | FITTING | {"estimator", "noising", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),

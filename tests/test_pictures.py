@@ -69,3 +69,41 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
         la.read_images(tmp_path)
     with pytest.raises(la.SchemaError, match=r"images to write are bytes .*, got float64 of shape"):
         la.write_images(np.zeros((2, 4, 4)), tmp_path)
+
+
+def test_a_sheet_shows_each_image_in_its_place(tmp_path):
+    images = bytes_of(5, 6, 9, 3)
+    sheet = la.contact_sheet(images, tmp_path / "sheet.png", columns=3, scale=2)
+    assert_array_equal(np.asarray(PIL.open(tmp_path / "sheet.png")), sheet)
+    assert sheet.shape == (2 + 2 * 14, 2 + 3 * 20, 3)
+    for i, image in enumerate(images):
+        top, left = 2 + i // 3 * 14, 2 + i % 3 * 20
+        assert_array_equal(sheet[top : top + 12 : 2, left : left + 18 : 2], image)
+    assert (sheet[16:, 42:] == 255).all()  # where no image is left
+    assert la.contact_sheet(images).shape[0] == 2 * (10 * 6 + 2) + 2  # enlarged to be seen
+
+
+def test_a_sheet_has_labels_below_and_any_range(tmp_path):
+    grey = np.linspace(-1, 1, 4 * 64, dtype=np.float32).reshape(4, 8, 8)
+    sheet = la.contact_sheet(grey, columns=4, limits=(-1, 0), labels=["a", "b", 3, None], scale=1)
+    assert (sheet.ndim, sheet.dtype) == (2, np.uint8)
+    assert_array_equal(sheet[2:10, 2:10], (255 * (grey[0] + 1)).round().astype(np.uint8))
+    assert (sheet[2:10, 22:30] == 255).all()  # beyond the range
+    assert (sheet[10:, :10] < 100).any()
+    assert la.contact_sheet(bytes_of(2, 4, 4, 4), labels="ab").shape[2] == 4
+    assert la.contact_sheet(bytes_of(3, 4, 4, 1) > 100).max() == 255
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "words"),
+    [
+        (np.zeros((4, 4)), {}, "a sheet is made of images of shape .* got float64 of shape"),
+        (np.zeros((2, 4, 4, 2)), {}, "images of a sheet have 1, 3 or 4 channels, got 2"),
+        (np.zeros((2, 4, 4)), {"labels": ["a"]}, "one label for each of 2 images, got 1"),
+        (np.zeros((2, 4, 4)), {"columns": 0}, "columns must be a whole number of at least 1, got 0"),
+        (np.zeros((2, 4, 4)), {"limits": (1, 1)}, "the lower first, got"),
+    ],
+)
+def test_what_makes_no_sheet_is_said(images, options, words):
+    with pytest.raises(ValueError, match=words):
+        la.contact_sheet(images, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +90,18 @@ class Family(Model):
         barred : Tensor of shape (layout.width - layout.n_numbers,), float32
             Added to the scores of levels: -1e9 for one that must not be drawn, else 0.
         """
-        rows = self.begin(normals, given)
-        for k in torch.arange(self.n_steps, device=normals.device):
+        left = self.begin(normals, given)
+        for rows in self.path(left, normals, uniforms, given, barred):
+            left = rows
+        return left
+
+    def path(
+        self, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, first: int = 0
+    ) -> Iterator[Rows]:
+        """Take the steps from number `first` on, and yield what each leaves; the last leaves whole rows."""
+        for k in torch.arange(first, self.n_steps, device=normals.device):
             rows = self.step(k, rows, normals, uniforms, given, barred)
-        return rows
+            yield rows
 
     def begin(self, normals: Tensor, given: Rows) -> Rows:
         """Where sampling starts."""
@@ -106,4 +114,47 @@ class Family(Model):
         """Take step `k`, an int64 scalar; the other parameters are those of `sample`.
 
         All steps are one computation, so that exporters need to trace but one.
+        """
+
+
+class Denoising(Family):
+    """A family that draws by taking Gaussian noise away.
+
+    Attributes
+    ----------
+    schedule : Tensor of shape (n_steps, ...)
+        Of each step, first the spread sigma of the noise where it begins.
+    """
+
+    schedule: Tensor
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate the clean row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, width)
+            Noisy coordinates (clean where observed) and indicators (zeros where hidden).
+        sigma : Tensor of shape (n, 1) or (1, 1)
+        observed : Tensor of shape (n, n_numbers) or (1, n_numbers), float
+            1 where a coordinate is given without noise.
+
+        Returns
+        -------
+        Tensor of shape (n, n_numbers)
+            Expected coordinates, D(x; sigma).
+        Tensor of shape (n, width - n_numbers)
+            Scores of the categories' levels.
+        """
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """A family that finds the noise which leads to a row."""
+
+    def noise_of(self, rows: Rows) -> Tensor:
+        """The normals, (n, noise_size[0]), from which `sample` draws these rows again.
+
+        That is, given the rows' categories, and with uniforms of 1/2. A function of each row alone.
         """

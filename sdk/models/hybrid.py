@@ -22,7 +22,7 @@ from torch.nn.functional import softplus
 
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.diffusion import Diffusion
-from lookalike.models.family import Family
+from lookalike.models.family import Denoising
 from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
 TEMPERATURE = 0.7  # of the relaxed categories
@@ -39,7 +39,7 @@ class _Task(NamedTuple):
     certain: Tensor  # (n, n_cells), bool
 
 
-class Hybrid(Family):
+class Hybrid(Denoising):
     """A denoiser, a student that draws clean rows from noisy ones, and the student's critic.
 
     Parameters
@@ -55,7 +55,6 @@ class Hybrid(Family):
     """
 
     betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
-    schedule: Tensor
 
     def __init__(
         self,
@@ -89,6 +88,10 @@ class Hybrid(Family):
         normal = NormalDist(noise.mean, noise.deviation)
         times = [1 - k / n_steps for k in range(1, n_steps)]
         return [(noise.most, 1.0), *((math.exp(normal.inv_cdf(t)), t) for t in times)]
+
+    def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate the clean row by the teacher."""
+        return self.teacher.denoise(x, sigma, observed)
 
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.
