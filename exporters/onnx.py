@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.errors import ExportError, require
+from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs

@@ -305,8 +305,8 @@ def _hostile(estimator: Estimator, drawn: Table) -> Iterator[Table]:
     yield Table(np.where(holes, np.nan, rows.numbers), everywhere(blanks, rows.ids.shape).copy())
     yield Table(rows.numbers, everywhere(unseen, rows.ids.shape).copy())
     low, high = (end.numpy() for end in estimator.codec_.numbers.bounds())
-    # Far beyond them goes what is a float to the graph; whole numbers are those of a frame, and images that go
-    # beyond their range are refused before.
+    # Far beyond them goes what is a float to the graph; whole numbers are those of a frame, and images beyond
+    # their range are refused.
     floats = np.array([c.port.type == "float64" for c in schema.number_columns], dtype=bool)
     floats &= schema.image is None
     for values in (low, high, np.where(floats, -FAR, low), np.where(floats, FAR, high)):

@@ -24,8 +24,8 @@ golden          a few rows: inputs and outputs, what is no finite number as text
 
 Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
 (n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
-``uniforms``, "generate" (and "impute" of images) also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d),
-``drawn_ids`` (n, c). Of an image each channel of a pixel is one of the d numbers, row by row from the top.
+``uniforms``, "generate" (and "impute" of images) also ``known`` (n, d + c), and give ``drawn_numbers``
+(n, d), ``drawn_ids`` (n, c). Of an image each channel of a pixel is a number, row by row from the top.
 What would have no columns, such as the ``ids`` of a table of numbers, is no input; outputs are all there.
 """
 
@@ -82,7 +82,7 @@ class Exported:
 
     @property
     def asks_known(self) -> bool:
-        """Whether the graph has to be told which cells are known. A pixel, unlike other cells, is never missing."""
+        """Whether the graph is told which cells are known: a pixel cannot say that it is missing."""
         return self.task == "generate" or (self.task == "impute" and self.schema.image is not None)
 
     @property

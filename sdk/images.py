@@ -135,7 +135,7 @@ class Image(Column):
         return self.tensor(self._checked(pictures, allow_missing))
 
     def tensor(self, numbers: Array) -> Array:
-        """Turn numbers, (n, size), or images into the tensor of `port`; NaN, which says nothing, into `low`."""
+        """Turn numbers, (n, size), or images into the tensor of `port`; in place of NaN it has `low`."""
         dtype = np.dtype(self.port.type)
         if numbers.dtype.kind == "f":
             numbers = np.where(np.isnan(numbers), self.low, numbers)

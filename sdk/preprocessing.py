@@ -123,7 +123,7 @@ class Coordinates(nn.Module, ABC):
 
     @abstractmethod
     def centre(self) -> Tensor:
-        """What to subtract from numbers, (d,) float64, that float32 would not hold as they are; 0 elsewhere."""
+        """What to subtract from numbers, (d,) float64, before float32 holds them; mostly 0."""
 
 
 class Numbers(Coordinates):

@@ -251,11 +251,11 @@ class Schema:
 
     @cached_property
     def tensors(self) -> tuple[Encoded | Image, ...]:
-        """The columns that are a tensor each to an exported graph; an image is one, however many its pixels."""
+        """The columns that are a tensor each to an exported graph; an image is one, whatever its pixels."""
         return (*([image for image, _ in self.images] or self.number_columns), *self.category_columns)
 
     def apart(self, numbers: Array, ids: Array) -> Iterator[tuple[Encoded | Image, Array]]:
-        """Each of `tensors` with its part of arrays like those of a `Table`: (n,), or (n, size) of an image."""
+        """Each of `tensors` with its part of the arrays of a `Table`: (n,), or (n, size) of an image."""
         parts = [numbers[:, part] for _, part in self.images] or numbers.T
         return zip(self.tensors, [*parts, *ids.T], strict=True)
 
