@@ -128,7 +128,7 @@ class Image(Column):
     @property
     def port(self) -> Port:
         """All pixels in one tensor of the type of fit. Which of them are known is said apart."""
-        return Port(np.dtype(self.storage.native).name, None, shape=self.shape)
+        return Port(np.dtype(self.storage.native).name, self.low, shape=self.shape)
 
     def feed(self, pictures: Any, allow_missing: bool = False) -> Array:
         """Turn images into the tensor of `port`, or refuse them as `encode` does."""
@@ -139,8 +139,10 @@ class Image(Column):
         dtype = np.dtype(self.port.type)
         if numbers.dtype.kind == "f":
             numbers = np.where(np.isnan(numbers), self.low, numbers)
-        if dtype.kind in "iu":  # a wider type may hold more than that of fit
-            numbers = np.clip(numbers, np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if numbers.dtype != dtype and dtype.kind in "iu":  # a wider type may hold more than that of fit
+            numbers = np.clip(
+                numbers.astype(np.float64), float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+            )
         return np.ascontiguousarray(numbers.reshape(-1, *self.shape), dtype)
 
     def _checked(self, pictures: Any, allow_missing: bool) -> Array:

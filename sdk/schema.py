@@ -252,7 +252,8 @@ class Schema:
     @cached_property
     def tensors(self) -> tuple[Encoded | Image, ...]:
         """The columns that are a tensor each to an exported graph; an image is one, whatever its pixels."""
-        return (*([image for image, _ in self.images] or self.number_columns), *self.category_columns)
+        images: tuple[Encoded | Image, ...] = tuple(image for image, _ in self.images)
+        return (*(images or self.number_columns), *self.category_columns)
 
     def apart(self, numbers: Array, ids: Array) -> Iterator[tuple[Encoded | Image, Array]]:
         """Each of `tensors` with its part of the arrays of a `Table`: (n,), or (n, size) of an image."""
