@@ -78,9 +78,10 @@ def export(
         Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
     precision : {"float32", "int8"}
         Of the networks of task "score", without convolutions. "int8" multiplies bytes: on a CPU networks are
-        then about twice as fast and a quarter as large, and scores less exact. Ranges are those of half of `rows`, filled up to
-        1,024 with remembered rows, blurred; calibration and threshold move with the scores. How far
-        int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept in the file.
+        then about twice as fast and a quarter as large, and scores less exact. Ranges are those of half of
+        `rows`, filled up to 1,024 with remembered rows, blurred; calibration and threshold move with the
+        scores. How far int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept
+        in the file.
     min_agreement : float
         Least Spearman correlation of scores in int8 with those in float32.
 
