@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -230,18 +231,19 @@ def _group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Any:
-    """`torch.nn.functional.group_norm` without weights, of images: its means are products, as of `_sum`."""
+    """`torch.nn.functional.group_norm`, whose means are products, as of `_sum`."""
     from onnxscript import opset20 as op
 
-    assert weight is None
-    assert bias is None
-    channels, height, width = input.shape[1:]
-    size = channels // num_groups * height * width
+    shape = list(input.shape[1:])
+    size = math.prod(shape) // num_groups
     groups = op.Reshape(input, op.Constant(value_ints=[0, num_groups, size]))
     centred = op.Sub(groups, op.MatMul(groups, _shares(op, size)))
     variance = op.MatMul(op.Mul(centred, centred), _shares(op, size))
     found = op.Div(centred, op.Sqrt(op.Add(variance, op.Constant(value_float=eps))))
-    return op.Reshape(found, op.Constant(value_ints=[0, channels, height, width]))
+    found = op.Reshape(found, op.Constant(value_ints=[0, *shape]))
+    places = op.Constant(value_ints=list(range(1, len(shape))))
+    found = found if weight is None else op.Mul(found, op.Unsqueeze(weight, places))
+    return found if bias is None else op.Add(found, op.Unsqueeze(bias, places))
 
 
 def _shares(op: Any, size: int) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,8 +158,8 @@ class Trial:
                 f"{allowed:g}) in row {worst} of those tried, so the file is not written. {advice}"
             )
 
-    def _same_in_any_batch(self, feeds: Arrays, whole: Arrays) -> None:
-        for rows in BATCHES:
+    def _same_in_any_batch(self, feeds: Arrays, whole: Arrays, batches: Sequence[slice] = BATCHES) -> None:
+        for rows in batches:
             part = self.run({name: array[rows] for name, array in feeds.items()})
             for name, array in part.items():
                 if not np.array_equal(array, whole[name][rows], equal_nan=array.dtype.kind == "f"):
@@ -203,7 +203,10 @@ class Trial:
                 asked = table
             if self._asks_known:
                 more["known"] = known
-            got = self.run(self.feeds(asked, **more))
+            feeds = self.feeds(asked, **more)
+            got = self.run(feeds)
+            if self.estimator.schema_.image is not None:  # kernels of images may see where in a batch one is
+                self._same_in_any_batch(feeds, got, BATCHES[1:])
             with torch.inference_mode():
                 numbers, ids = completer(
                     *map(

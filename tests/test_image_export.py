@@ -20,13 +20,12 @@ DIGITS = load_digits()
 PIXELS, LABELS = (DIGITS.images * (255 / 16)).round().astype(np.uint8), DIGITS.target.astype(str)
 ROWS = {"image": PIXELS[1000:1060], "label": LABELS[1000:1060]}
 QUICK = {"max_steps": 20, "width": 32, "depth": 1, "n_steps": 2, "random_state": 0}
-GUIDED = {**QUICK, "guidance": 2.0}
 pytestmark = pytest.mark.filterwarnings("ignore:A false alarm rate:lookalike.LookalikeWarning")
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return la.Diffusion(**GUIDED).fit({"image": PIXELS[:600], "label": LABELS[:600]})
+    return la.Diffusion(**QUICK).fit({"image": PIXELS[:600], "label": LABELS[:600]})
 
 
 @pytest.fixture(scope="module")
