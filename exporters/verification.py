@@ -172,10 +172,9 @@ class Trial:
         first, schema = self.table.rows(slice(1)), self.estimator.schema_
         d = first.numbers.shape[1]
         # Of an image a few pixels stand for all; where it is of whole numbers none can be infinite.
-        of_image = schema.image is not None
-        tried = range(0, d, max(d // 3, 1)) if of_image else range(d)
-        for j in tried:
-            port = schema.image.port if of_image else schema.number_columns[j].port
+        image = schema.image
+        for j in range(d) if image is None else range(0, d, max(d // 3, 1)):
+            port = schema.number_columns[j].port if image is None else image.port
             if port.type.startswith("float") or self.centre is not None:
                 numbers = first.numbers.copy()
                 numbers[:, j] = np.inf

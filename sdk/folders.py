@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from lookalike.errors import SchemaError, require
 from lookalike.files import FORMATS, STREAM, Part, at
 from lookalike.images import Image
-from lookalike.pictures import labelled, read_images, write_images
+from lookalike.pictures import SUFFIXES, labelled, read_images, write_images
 
 PART = 256  # pictures read together
 
 
 def holds_pictures(places: Sequence[str]) -> bool:
-    """Whether this is one folder that holds pictures."""
-    return len(places) == 1 and Path(places[0]).is_dir() and bool(labelled(Path(places[0]))[0])
+    """Whether this is one folder that holds pictures, and no tables."""
+    if len(places) != 1 or not Path(places[0]).is_dir():
+        return False
+    endings = {path.suffix.lower() for path in Path(places[0]).rglob("*")}
+    return bool(endings & SUFFIXES) and not endings & FORMATS.keys()
 
 
 class Pictures:
@@ -33,7 +36,8 @@ class Pictures:
     """
 
     def __init__(self, folder: str, size: tuple[int, int] | None = None, mode: str | None = None) -> None:
-        self.folder, self._how = folder, {"size": size, "mode": mode}
+        self.folder = folder
+        self._how: dict[str, Any] = {"size": size, "mode": mode}
         self._paths, self._labels = labelled(Path(folder))
         self.n_rows: int | None = len(self._paths)
 
