@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import Encoded
 from lookalike.errors import require
 from lookalike.feeding import INNER, input_names
+from lookalike.images import Image
 from lookalike.levelled import Levelled
 from lookalike.measured import Measured, Number, precision_of
 from lookalike.schema import Schema
@@ -70,17 +70,19 @@ def front(schema: Schema, *, numbers: str = "numbers", ids: str = "ids", prefix:
     Returns
     -------
     Part
-        One input of shape (n,) for each modelled column, named by `feeding.input_names`.
+        One input of shape (n,), or of images (n, height, width) or (n, height, width, channels), for each
+        modelled column, named by `feeding.input_names`.
     """
     draft = Draft(prefix)
     names = input_names(schema)
-    columns: tuple[Encoded, ...] = (*schema.number_columns, *schema.category_columns)
-    for column in columns:
-        draft.input(names[column.name], column.port.type, ("n",))
-    some_input = names[columns[0].name]
-    groups = _groups(schema.number_columns, _encoder)
-    made = [encode(draft, [names[c.name] for c in group], group) for encode, group in groups]
-    if made:
+    for column in schema.tensors:
+        draft.input(names[column.name], column.port.type, ("n", *column.port.shape))
+    some_input = names[schema.tensors[0].name]
+    if schema.image is not None:
+        draft("Flatten", draft.cast(names[schema.image.name], "float64"), axis=1, output=numbers)
+    elif schema.number_columns:
+        groups = _groups(schema.number_columns, _encoder)
+        made = [encode(draft, [names[c.name] for c in group], group) for encode, group in groups]
         joined = made[0] if len(made) == 1 else draft("Concat", *made, axis=1)
         order = {column.name: k for k, column in enumerate(c for _, group in groups for c in group)}
         draft.pick(joined, [order[column.name] for column in schema.number_columns], output=numbers)
@@ -91,8 +93,9 @@ def front(schema: Schema, *, numbers: str = "numbers", ids: str = "ids", prefix:
         draft.join(found, output=ids)
     else:
         draft.no_columns(some_input, np.int64, output=ids)
-    draft.output(numbers, "float64", ("n", len(schema.number_columns)))
-    draft.output(ids, "int64", ("n", len(schema.category_columns)))
+    d, c = schema.widths
+    draft.output(numbers, "float64", ("n", d))
+    draft.output(ids, "int64", ("n", c))
     return draft.part
 
 
@@ -115,20 +118,24 @@ def tail(
     Returns
     -------
     Part
-        One output of shape (n,) for each modelled column, of the type that its input has in `front`.
+        One output for each modelled column, of the shape and type that its input has in `front`.
     """
     draft = Draft(prefix)
     names = {name: naming + given for name, given in input_names(schema).items()}
-    draft.input(numbers, "float64", ("n", len(schema.number_columns)))
-    draft.input(ids, "int64", ("n", len(schema.category_columns)))
-    places = {column.name: k for k, column in enumerate(schema.number_columns)}
-    for decode, group in _groups(schema.number_columns, _decoder):
-        cells = draft.pick(numbers, [places[column.name] for column in group], of=len(places))
-        decode(draft, cells, group, [names[column.name] for column in group])
+    d, c = schema.widths
+    draft.input(numbers, "float64", ("n", d))
+    draft.input(ids, "int64", ("n", c))
+    if schema.image is not None:
+        _pictures(draft, numbers, schema.image, names[schema.image.name])
+    else:
+        places = {column.name: k for k, column in enumerate(schema.number_columns)}
+        for decode, group in _groups(schema.number_columns, _decoder):
+            cells = draft.pick(numbers, [places[column.name] for column in group], of=len(places))
+            decode(draft, cells, group, [names[column.name] for column in group])
     if schema.category_columns:
         _name_levels(draft, ids, schema.category_columns, [names[c.name] for c in schema.category_columns])
-    for column in (*schema.number_columns, *schema.category_columns):
-        draft.output(names[column.name], column.port.type, ("n",))
+    for column in schema.tensors:
+        draft.output(names[column.name], column.port.type, ("n", *column.port.shape))
     return draft.part
 
 
@@ -450,6 +457,17 @@ def _whole_columns(
             draft.cast(flipped, "uint64", output=output)
         else:
             draft.column(held, k, output=output)
+
+
+# ---- tail: images ------------------------------------------------------------------------------------------
+
+
+def _pictures(draft: Draft, numbers: str, image: Image, output: str) -> None:
+    """Clip, round where values are whole, and give the pixels the shape and type of fit."""
+    held = draft("Min", draft("Max", numbers, image.low), image.high)
+    held = draft("Round", held) if image.whole else held
+    # A dimension of 0 is that of what is given: the rows.
+    draft("Reshape", draft.cast(held, image.port.type), np.array([0, *image.shape]), output=output)
 
 
 # ---- tail: levels ------------------------------------------------------------------------------------------

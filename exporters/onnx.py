@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.errors import ExportError, require
+from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
@@ -39,7 +39,6 @@ from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
 from lookalike.models.family import Family
 from lookalike.parameters import Range
-from lookalike.preprocessing import Numbers
 from lookalike.schema import Table
 from lookalike.verbs import Completer, Scorer
 
@@ -68,8 +67,9 @@ def export(
     task : {"score", "generate", "impute"}
         What the file is to do.
     inputs : {"columns", "core"}
-        One named input a column, text included; or a float32 matrix ``numbers``, from which the ``centre`` of
-        the metadata has been subtracted, and int64 ``ids``. What would have no columns is no input.
+        One named input a column, text included, and images as they are; or a float32 matrix ``numbers``, from
+        which the ``centre`` of the metadata has been subtracted, and int64 ``ids``. What would have no
+        columns is no input.
     explain : bool
         Whether scores come with each column's contribution and with what was expected. Where onnxruntime runs
         the file alone it computes every output at every call, and is faster without them.
@@ -77,10 +77,11 @@ def export(
     rows : DataFrame, pyarrow.Table or ndarray, optional
         Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
     precision : {"float32", "int8"}
-        Of the networks of task "score". "int8" multiplies bytes: on a CPU networks are then about twice as
-        fast and a quarter as large, and scores less exact. Ranges are those of half of `rows`, filled up to
-        1,024 with remembered rows, blurred; calibration and threshold move with the scores. How far
-        int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept in the file.
+        Of the networks of task "score", without convolutions. "int8" multiplies bytes: on a CPU networks are
+        then about twice as fast and a quarter as large, and scores less exact. Ranges are those of half of
+        `rows`, filled up to 1,024 with remembered rows, blurred; calibration and threshold move with the
+        scores. How far int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept
+        in the file.
     min_agreement : float
         Least Spearman correlation of scores in int8 with those in float32.
 
@@ -102,9 +103,6 @@ def export(
     Range(0, 1).check("min_agreement", min_agreement)
     if precision == "int8" and task != "score":
         raise ValueError(f"precision='int8' is for task='score'; leave it out for task={task!r}.")
-    if model.schema_.image is not None:
-        owner = type(model).__name__
-        raise ExportError(f"{owner} learned from images, which cannot be exported yet: save(path) keeps it.")
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
     if precision == "int8":
@@ -212,21 +210,14 @@ class _Fitted:
     @classmethod
     def of(cls, estimator: Estimator, explain: bool) -> _Fitted:
         model = copy.deepcopy(estimator.model_).to("cpu")
-        numbers = cast(Numbers, estimator.codec_.numbers)  # those of images are refused
-        centre = np.zeros(len(numbers.value))
-        if len(centre):
-            middle = numbers.middle.abs().argmin(1, keepdim=True)
-            # What float32 holds as it is would be rounded without its centre.
-            exact = (numbers.value == numbers.value.float()).all(1)
-            centre = torch.where(exact, 0.0, numbers.value.gather(1, middle)[:, 0]).numpy()
+        centre = estimator.codec_.numbers.centre().numpy()
         memory = copy.deepcopy(estimator.memory_).to("cpu")
         scorer = Scorer(estimator.codec_, model, memory, estimator.n_train_, estimator.blend_)
         return cls(estimator, scorer, centre, explain)
 
     @property
     def widths(self) -> tuple[int, int]:
-        schema = self.estimator.schema_
-        return len(schema.number_columns), len(schema.category_columns)
+        return self.estimator.schema_.widths
 
     def example(self, n: int = 3) -> Table:
         """Rows for tracing: any will do."""
@@ -401,19 +392,29 @@ class _Drawn(nn.Module):
 
 
 def _generate(fitted: _Fitted, entry: Part) -> _Graph:
-    draft, (d, c) = Draft("known"), fitted.widths
-    draft.input("known", "bool", ("n", d + c))
+    return _complete(fitted, fitted.completer(impute=False), entry, _asked(fitted))
+
+
+def _asked(fitted: _Fitted) -> Part:
+    """Which cells are known is an input."""
+    draft = Draft("known")
+    draft.input("known", "bool", ("n", sum(fitted.widths)))
     draft("Identity", "known", output=":known")
-    return _complete(fitted, fitted.completer(impute=False), entry, draft.part)
+    return draft.part
 
 
 def _impute(fitted: _Fitted, entry: Part) -> _Graph:
-    """Which cells of a row are not missing can be seen."""
+    known = _asked if fitted.estimator.schema_.image is not None else _seen
+    return _complete(fitted, fitted.completer(impute=True), entry, known(fitted))
+
+
+def _seen(fitted: _Fitted) -> Part:
+    """Which cells of a row are not missing can be seen, unless they are pixels."""
     blank = np.array([column.blank for column in fitted.estimator.schema_.category_columns], np.int64)
     draft = Draft("known")
     present = draft("Not", draft("IsNaN", ":numbers")), draft("Not", draft("Equal", ":ids", blank[None]))
     draft("Concat", *present, axis=1, output=":known")
-    return _complete(fitted, fitted.completer(impute=True), entry, draft.part)
+    return draft.part
 
 
 def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -> _Graph:
@@ -462,11 +463,10 @@ def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -
         )
         parts, outputs = [*parts, columns], [*columns.outputs, *outputs]
     inputs = [*entry.inputs, *known.inputs, *draft.part.inputs]
-    asks = bool(known.inputs)
     return _Graph(
         _joined(parts, inputs, outputs),
         (a, b),
-        lambda trial: (trial.draw(completer), trial.golden((a, b), known=asks)),
+        lambda trial: (trial.draw(completer), trial.golden((a, b))),
     )
 
 

@@ -53,7 +53,12 @@ FINEST, OF_BIAS = (
 
 
 def refuse_without_networks(module: nn.Module) -> None:
-    """Raise ExportError at once for what has no matrix products to compute in bytes."""
+    """Raise ExportError at once for what has no matrix products to compute in bytes, or little but others."""
+    if any(isinstance(part, nn.Conv2d) for part in module.modules()):
+        raise ExportError(
+            "the model's work is in convolutions, which int8 leaves in float32: export it with "
+            'precision="float32".'
+        )
     if not any(isinstance(part, nn.Linear) for part in module.modules()):
         raise ExportError('the model has no network to compute in int8: export it with precision="float32".')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -48,6 +49,8 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
             custom_translation_table={
                 torch.ops.aten.searchsorted.Tensor: _searchsorted,
                 torch.ops.aten.sum.dim_IntList: _sum,
+                torch.ops.aten.mean.dim: _mean,
+                torch.ops.aten.group_norm.default: _group_norm,
             },
             verbose=False,
         )
@@ -205,6 +208,48 @@ def _sum(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
     if self.dtype == 9:  # truth values are counted
         self = op.Cast(self, to=7)
     return op.ReduceSum(self, axes, keepdims=int(keepdim))
+
+
+def _mean(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
+    """`torch.mean`; over all places of images, (n, channels, height, width), as a product, as of `_sum`."""
+    from onnxscript import opset20 as op
+
+    if list(dim) not in ([2, 3], [-2, -1]) or len(self.shape) != 4:
+        found = op.ReduceMean(self, op.Constant(value_ints=list(dim)), keepdims=int(keepdim))
+        return found if dtype == -1 else op.Cast(found, to=dtype)
+    channels, height, width = self.shape[1:]
+    flat = op.Reshape(self, op.Constant(value_ints=[0, channels, height * width]))
+    means = op.MatMul(flat, _shares(op, height * width))
+    return op.Unsqueeze(means, op.Constant(value_ints=[3])) if keepdim else op.Squeeze(means, [2])
+
+
+def _group_norm(
+    input: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """`torch.nn.functional.group_norm`, whose means are products, as of `_sum`."""
+    from onnxscript import opset20 as op
+
+    shape = list(input.shape[1:])
+    size = math.prod(shape) // num_groups
+    groups = op.Reshape(input, op.Constant(value_ints=[0, num_groups, size]))
+    centred = op.Sub(groups, op.MatMul(groups, _shares(op, size)))
+    variance = op.MatMul(op.Mul(centred, centred), _shares(op, size))
+    found = op.Div(centred, op.Sqrt(op.Add(variance, op.Constant(value_float=eps))))
+    found = op.Reshape(found, op.Constant(value_ints=[0, *shape]))
+    places = op.Constant(value_ints=list(range(1, len(shape))))
+    found = found if weight is None else op.Mul(found, op.Unsqueeze(weight, places))
+    return found if bias is None else op.Add(found, op.Unsqueeze(bias, places))
+
+
+def _shares(op: Any, size: int) -> Any:
+    """What makes means of products."""
+    onnx: Any = require("onnx", "onnx", "export")
+    return op.Constant(value=onnx.numpy_helper.from_array(np.full((size, 1), 1 / size, np.float32)))
 
 
 _FLOATS = {1: np.float32, 11: np.float64}  # by ONNX's numbers of types

@@ -27,7 +27,7 @@ from mlflow.types.schema import AnyType
 from lookalike import runtime
 from lookalike._version import __version__
 from lookalike.columns import Encoded
-from lookalike.errors import ArtifactError
+from lookalike.errors import ArtifactError, SchemaError
 from lookalike.integrations.scorer import KINDS, Scorer, file_of
 
 if TYPE_CHECKING:
@@ -160,6 +160,10 @@ def signature(model: runtime.Model) -> ModelSignature:
     MLflow has no type for durations, times with a zone, categories, and whole numbers or truth values of
     which some are missing: columns of these pass as they are, and the model's own checks are what they meet.
     """
+    if model.schema_.image is not None:
+        raise SchemaError(
+            "MLflow is told of columns, and the model learned from images: log its file as an artifact."
+        )
     columns = [column for column in model.schema_.columns if isinstance(column, Encoded)]
     taken: list[ColSpec | TensorSpec]
     given: list[ColSpec | TensorSpec]

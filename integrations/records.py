@@ -44,6 +44,10 @@ class Records:
                 f"records are read by the schema of a model, and {type(model).__name__} has none. "
                 "Take one of lookalike's families, or a file that one was exported to."
             )
+        if model.schema_.image is not None:
+            raise SchemaError(
+                "records hold values, and the model learned from images: give arrays to runtime.load(path)."
+            )
         self.columns = {str(c.name): c.storage for c in model.schema_.columns if isinstance(c, Encoded)}
         self.place = place
 

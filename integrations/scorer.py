@@ -18,6 +18,7 @@ from lookalike import runtime
 from lookalike.columns import Encoded
 from lookalike.errors import SchemaError, did_you_mean
 from lookalike.explanation import shown
+from lookalike.images import Image
 from lookalike.parameters import Range
 from lookalike.session import DEVICES
 from lookalike.streaming import n_rows, rows_of, taken
@@ -139,7 +140,7 @@ class Scorer:
         model = self.model
         if not hasattr(model, "schema_"):  # Ensemble and CrossConformal, of anyone's estimators
             return [str(name) for name in model.feature_names_in_]
-        return [str(column.name) for column in model.schema_.columns if isinstance(column, Encoded)]
+        return [str(column.name) for column in model.schema_.columns if isinstance(column, Encoded | Image)]
 
     @property
     def kinds(self) -> dict[str, str]:

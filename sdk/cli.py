@@ -1,8 +1,9 @@
 """The command `lookalike`: fit, score, explain, generate, impute, augment, report, export, verify, info and
 serve.
 
-Tables come from CSV, Parquet and Arrow files, folders, globs and stdin, and go on in constant memory where
-the work allows it. What was asked goes to stdout or a file, all else to stderr.
+Tables come from CSV, Parquet and Arrow files, folders, globs and stdin, images from folders of picture files,
+and go on in constant memory where the work allows it. What was asked goes to stdout or a file, all else to
+stderr.
 """
 
 from __future__ import annotations
@@ -21,17 +22,31 @@ import typer
 
 import lookalike as la
 from lookalike._version import __version__
-from lookalike.columns import Encoded, Ignored
-from lookalike.conditions import Balanced, Between, OneOf, Present
-from lookalike.errors import ConditionError, LookalikeError, SchemaError, did_you_mean, require
+from lookalike.arguments import KINDS, conditions_of, files_by_name, kinds_of, names_in, settings_of, size_of
+from lookalike.columns import Ignored
+from lookalike.errors import LookalikeError, did_you_mean, require
 from lookalike.explanation import shown
-from lookalike.files import STREAM, Part, Reader, Stored, inferred, known, open_writer, typed
+from lookalike.files import STREAM, Reader, Stored, at, known, open_writer
+from lookalike.folders import fill_pictures, folder_named
 from lookalike.integrations.scorer import ODD, SCORE, P, Scorer
 from lookalike.parameters import Range
+from lookalike.passing import (
+    TableFiles,
+    alike,
+    arrow_of,
+    beside,
+    joined,
+    modelled,
+    names_of,
+    source,
+    table_of,
+    typed_for,
+    writer_of,
+)
+from lookalike.streaming import n_rows
 
 FAMILIES = ("detector", "synthesizer", "mixture", "vae", "gan", "diffusion", "hybrid")
 _CLASSES = {"vae": "VAE", "gan": "GAN"}
-KINDS = ("number", "categorical", "boolean", "datetime", "duration", "identifier", "ignored")
 FAILED, ABOVE, INTERRUPTED = 1, 3, 130  # exit codes, beside 0 and 2, of wrong usage
 
 app = typer.Typer(
@@ -54,6 +69,11 @@ Format = Annotated[
 OutFormat = Annotated[
     str | None, typer.Option("--out-format", help="csv, tsv, parquet or arrow, if the name does not tell.")
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(help="HEIGHTxWIDTH to which the pictures of a folder are resized; else all are alike."),
+]
+Mode = Annotated[str | None, typer.Option(help="L (grey), RGB or RGBA: what pictures are converted to.")]
 Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal results.")]
 Kinds = Annotated[
     list[str] | None,
@@ -88,7 +108,10 @@ def _main(
 # ---- commands ----------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: lookalike fit orders.csv -o orders.lookalike --schema zip=categorical")
+@app.command(
+    epilog="Examples: lookalike fit orders.csv -o orders.lookalike --schema zip=categorical; "
+    "lookalike fit photos/ -o photos.lookalike --family diffusion --size 32x32"
+)
 def fit(
     tables: Tables,
     out: Annotated[str, typer.Option("-o", "--out", help="The .lookalike file to write.")],
@@ -99,20 +122,22 @@ def fit(
     ] = None,
     seed: Seed = 0,
     format: Format = None,
+    size: Size = None,
+    mode: Mode = None,
     threads: Threads = None,
 ) -> None:
-    """Learn what the rows of tables look like.
+    """Learn what the rows of tables, or the pictures of a folder, look like.
 
-    Take the detector to score, the synthesizer to generate; the other families do both. Parquet and Arrow
-    files may hold more rows than memory, but for the synthesizer.
+    Take the detector to score, the synthesizer to generate; the other families do both, and diffusion is the
+    one for pictures, whose labels are the names of sub-folders. Parquet and Arrow files may hold more rows
+    than memory, but for the synthesizer.
     """
     if family not in FAMILIES:
         raise typer.BadParameter(f"{family!r} is none of {', '.join(FAMILIES)}.", param_hint="--family")
     _set_threads(threads)
-    reader = Reader(tables, format)
-    table = Stored(reader) if reader.is_stored and family != "synthesizer" else _table(reader)
+    table = source(tables, format, size_of(size), mode).to_learn(in_memory=family == "synthesizer")
     kind = getattr(la, _CLASSES.get(family, family.title()))
-    settings = {"random_state": seed, "schema": _kinds(schema, table.schema.names), **_settings(parameters)}
+    settings = {"random_state": seed, "schema": kinds_of(schema, names_of(table)), **settings_of(parameters)}
     allowed = kind().get_params()
     for name in settings:
         if name not in allowed:
@@ -121,7 +146,8 @@ def fit(
         settings["verbose"] = _watched()
     model = kind(**settings).fit(table)
     digest = model.save(out)
-    _say(f"{table.count_rows() if isinstance(table, Stored) else table.num_rows:,} rows learned by {model}")
+    n = table.count_rows() if isinstance(table, Stored) else n_rows(table)
+    _say(f"{n:,} rows learned by {model}")
     _say(f"{out} written, SHA-256 {digest}")
 
 
@@ -143,25 +169,28 @@ def score(
         float | None, typer.Option(help="Exit with 3 where the share of anomalies is above this.")
     ] = None,
     format: Format = None,
+    size: Size = None,
+    mode: Mode = None,
     out_format: OutFormat = None,
     threads: Threads = None,
 ) -> None:
     """Add to each row anomaly_score (higher is odder), p_value and is_anomaly.
 
-    Rows pass in constant memory and keep their columns as they are.
+    Rows pass in constant memory and keep their columns as they are. Pictures of a folder are rows of two:
+    file, and label where they lie in sub-folders.
     """
     if fail_above is not None:
         Range(0, 1).check("--fail-above", fail_above)
     scorer = Scorer(_opened(model, threads, false_alarm_rate), prefix=prefix)
-    reader, odd, kept = Reader(tables, format), 0, _names(columns)
+    rows_in, odd, kept = source(tables, format, size_of(size), mode), 0, names_in(columns)
     n = 0
-    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
-        for part, rows in _typed(reader, scorer.model):
-            with _at(part):
+    with open_writer(out, out_format) as writer, _bar(rows_in.n_rows, "row") as bar:
+        for part, rows in rows_in.passing(scorer.model):
+            with at(part):
                 new = scorer.added(rows)
             found = new[prefix + ODD]
-            table = _with(part, kept, new)
-            writer.write(table.filter(_arrow(found)) if anomalies else table)
+            table = beside(part, kept, new)
+            writer.write(table.filter(arrow_of(found)) if anomalies else table)
             odd, n = odd + int(found.sum()), n + len(found)
             bar.update(len(found))
     share = odd / n if n else 0.0
@@ -196,10 +225,10 @@ def explain(
     pa = require("pyarrow", "cli", "the command line")
     Range(1, np.inf, whole=True).check("--top", top)
     scorer = _opened(model, threads, false_alarm_rate)
-    reader, kept = Reader(tables, format), _names(columns)
-    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
-        for part, rows in _typed(reader, scorer):
-            with _at(part):
+    rows_in, kept = TableFiles(Reader(tables, format)), names_in(columns)
+    with open_writer(out, out_format) as writer, _bar(rows_in.n_rows, "row") as bar:
+        for part, rows in rows_in.passing(scorer):
+            with at(part):
                 scores = scorer.score_samples(rows) if rows.num_rows else np.zeros(0)
                 chosen = np.arange(len(scores)) if every else np.flatnonzero(scores < scorer.offset_)
                 reasons = scorer.explain(rows.take(chosen)).top(top) if len(chosen) else []
@@ -208,12 +237,12 @@ def explain(
                 SCORE: -scores[chosen],
                 P: scorer.calibration_.p_values(scores[chosen]),
             }
-            for k in range(min(top, len(_modelled(scorer)))):
+            for k in range(min(top, len(modelled(scorer)))):
                 name = f"reason_{k + 1}"
                 new[name] = pa.array([row[k][0] for row in reasons], pa.string())
                 new[f"{name}_share"] = pa.array([row[k][1] for row in reasons], pa.float64())
                 new[f"{name}_expected"] = pa.array([shown(row[k][3]) for row in reasons], pa.string())
-            writer.write(_with(replace(part, table=part.table.take(chosen)), kept, new))
+            writer.write(beside(replace(part, table=part.table.take(chosen)), kept, new))
             bar.update(len(scores))
 
 
@@ -234,18 +263,19 @@ def generate(
     out_format: OutFormat = None,
     threads: Threads = None,
 ) -> None:
-    """Draw new rows, in constant memory."""
-    drawn = _opened(model, threads)
-    conditions = _conditions(given or [], drawn)
-    batches = drawn.generate_batches(n, chunk, given=conditions or None, random_state=seed)
-    with open_writer(out, out_format) as writer, _bar(n, "row") as bar:
+    """Draw new rows, in constant memory; images into a folder, with their labels as sub-folders."""
+    generator = _opened(model, threads)
+    conditions = conditions_of(given or [], modelled(generator))
+    batches = generator.generate_batches(n, chunk, given=conditions, random_state=seed)
+    with writer_of(generator, out, out_format, n) as write, _bar(n, "row") as bar:
         for batch in batches:
-            table = _as_arrow(batch, drawn)
-            writer.write(table)
-            bar.update(table.num_rows)
+            bar.update(write(batch))
 
 
-@app.command(epilog="Example: lookalike impute orders.lookalike holey.csv -o whole.csv")
+@app.command(
+    epilog="Examples: lookalike impute orders.lookalike holey.csv -o whole.csv; "
+    "lookalike impute photos.lookalike photos/ --mask hole.png -o whole/"
+)
 def impute(
     model: Fitted,
     tables: Tables,
@@ -254,23 +284,36 @@ def impute(
         int, typer.Option(help="1 draws each value; more write their mean or most frequent level.", min=1)
     ] = 1,
     seed: Seed = None,
+    mask: Annotated[
+        str | None, typer.Option(help="A picture, white where those of a folder are to be filled.")
+    ] = None,
     format: Format = None,
+    size: Size = None,
+    mode: Mode = None,
     out_format: OutFormat = None,
     threads: Threads = None,
 ) -> None:
-    """Fill missing cells by draws given the rest of the row; all else stays as it is."""
+    """Fill missing cells by draws given the rest of the row; all else stays as it is.
+
+    Pictures of a folder are filled where a mask is white, and written under their names to another folder.
+    """
     pc = require("pyarrow.compute", "cli", "the command line")
-    filler = _opened(model, threads)
-    reader, filled = Reader(tables, format), 0
-    seeds = np.random.default_rng(seed)
-    with open_writer(out, out_format) as writer, _bar(reader.n_rows, "row") as bar:
-        for part, rows in _typed(reader, filler):
+    filler, seeds = _opened(model, threads), np.random.default_rng(seed)
+    if mask is not None:
+        rows_in = source(tables, format, size_of(size), mode)
+        with _bar(rows_in.n_rows, "row") as bar:
+            for n in fill_pictures(rows_in.passing(filler), filler, mask, folder_named(out), draws, seeds):
+                bar.update(n)
+        return
+    rows_in, filled = TableFiles(Reader(tables, format)), 0
+    with open_writer(out, out_format) as writer, _bar(rows_in.n_rows, "row") as bar:
+        for part, rows in rows_in.passing(filler):
             table = part.table
             if rows.num_rows:
                 own = int(seeds.integers(2**63))
-                with _at(part):
+                with at(part):
                     whole = filler.impute(rows, draws, random_state=own, combine=draws > 1)
-                for column in _modelled(filler):
+                for column in modelled(filler):
                     name = str(column.name)
                     hole, i = pc.is_null(rows[name], nan_is_null=True), table.column_names.index(name)
                     count = pc.sum(hole).as_py() or 0
@@ -300,14 +343,14 @@ def augment(
     Writes the table with what was added below it, and a column sample_weight where rows count differently.
     """
     _set_threads(threads)
-    table = _whole(tables, format)
+    table = table_of(Reader(tables, format))
     known(target, table.column_names, ", ".join(tables))
     more = la.augment(
         table, target, scoring=scoring, confidence=confidence, random_state=seed, verbose=_watched()
     )
-    rows = more.X.append_column(target, _arrow(more.y))
+    rows = more.X.append_column(target, arrow_of(more.y))
     if more.sample_weight is not None:
-        rows = rows.append_column("sample_weight", _arrow(more.sample_weight))
+        rows = rows.append_column("sample_weight", arrow_of(more.sample_weight))
     with open_writer(out, out_format) as writer:
         writer.write(rows)
     _say(str(more.report))
@@ -335,15 +378,15 @@ def report(
     _set_threads(threads)
     if model is not None:
         scorer = _opened(model, threads)
-        (part,) = _joined(Reader([real], format))
-        found = la.report_scores(scorer, _typed_part(part, scorer), path=out)
+        part = joined(Reader([real], format))
+        found = la.report_scores(scorer, typed_for(scorer, part), path=out)
     else:
-        table = _whole([real], format)
-        kinds = _kinds(schema, table.column_names) or {}
+        table = table_of(Reader([real], format))
+        kinds = kinds_of(schema, table.column_names) or {}
         # What is ignored is not generated either.
         table = table.drop_columns([name for name, kind in kinds.items() if isinstance(kind, Ignored)])
         kinds = {name: kind for name, kind in kinds.items() if not isinstance(kind, Ignored)}
-        others = [None if t is None else _alike(t, format, table) for t in (synthetic, holdout)]
+        others = [None if t is None else alike(t, format, table) for t in (synthetic, holdout)]
         found = la.report(table, others[0], others[1], target=target, schema=kinds, path=out)
     if figures is not None:
         _write_text(figures, json.dumps(found.numbers, default=str, indent=1) + "\n")
@@ -363,8 +406,8 @@ def export(
     fitted = _opened(model, None)
     options: dict[str, Any] = {}
     if sample is not None:
-        (part,) = _joined(Reader([sample], format))
-        options["rows"] = _typed_part(part, fitted)
+        part = joined(Reader([sample], format))
+        options["rows"] = typed_for(fitted, part)
     if not hasattr(fitted, "export"):
         raise ValueError(f"{model} is no model that can be exported.")
     digest = fitted.export(out, task=task, precision=precision, **options)
@@ -438,7 +481,7 @@ def serve(
     from lookalike.integrations import http
 
     application = http.app(
-        _named(models),
+        files_by_name(models),
         max_bytes=max_bytes,
         max_rows=max_rows,
         max_running=max_running,
@@ -475,155 +518,6 @@ def _opened(
 
 def _set_threads(threads: int | None) -> None:
     require("torch", "train", "a .lookalike file").set_num_threads(threads or 1)
-
-
-def _modelled(model: Any) -> list[Any]:
-    return [column for column in model.schema_.columns if isinstance(column, Encoded)]
-
-
-def _typed(reader: Reader, model: Any) -> Iterator[tuple[Part, Any]]:
-    return ((part, _typed_part(part, model)) for part in reader)
-
-
-def _typed_part(part: Part, model: Any) -> Any:
-    """The columns that the model knows; all others flow past it."""
-    storages = {str(column.name): column.storage for column in _modelled(model)}
-    names = part.table.column_names
-    for name in storages:
-        known(name, names, part.place)
-    wanted = {str(name) for name in model.schema_.names}
-    part = replace(part, table=part.table.select([name for name in names if name in wanted]))
-    families = {name: storage.family for name, storage in storages.items()}
-    return typed(part, families, {name: storage.zone for name, storage in storages.items()})
-
-
-def _joined(reader: Reader) -> Iterator[Part]:
-    table, text = reader.whole()
-    yield Part(table, ", ".join(reader.files), 0, text)
-
-
-def _whole(places: Sequence[str], format: str | None) -> Any:
-    return _table(Reader(places, format))
-
-
-def _table(reader: Reader) -> Any:
-    table, text = reader.whole()
-    return inferred(table) if text else table
-
-
-def _alike(place: str, format: str | None, table: Any) -> Any:
-    """Rows of the types of others: of few rows a column of numbers may look whole."""
-    other = _whole([place], format)
-    wanted = [known(name, other.column_names, place) for name in table.column_names]
-    return other.select(wanted).cast(table.schema)
-
-
-@contextmanager
-def _at(part: Part) -> Iterator[None]:
-    """Say where rows stand that are refused."""
-    try:
-        yield
-    except SchemaError as error:
-        last = part.first + part.table.num_rows - 1
-        raise SchemaError(
-            f"{part.place}, rows {part.first} to {last}, counted from there: {error}"
-        ) from error
-
-
-def _with(part: Part, kept: list[str] | None, new: Mapping[str, Any]) -> Any:
-    table = part.table
-    if kept is not None:
-        table = table.select([known(name, table.column_names, part.place) for name in kept])
-    for name, values in new.items():
-        if name in table.column_names:
-            raise SchemaError(
-                f"{part.place} has a column {name!r} already. Rename it, or take others by --columns."
-            )
-        table = table.append_column(name, _arrow(values))
-    return table
-
-
-def _arrow(values: Any) -> Any:
-    pa = require("pyarrow", "cli", "the command line")
-    return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-
-
-def _as_arrow(batch: Any, model: Any) -> Any:
-    from lookalike.parquet import as_arrow
-
-    names = [column.name for column in model.schema_.columns if not isinstance(column, Ignored)]
-    return as_arrow(batch, names)
-
-
-def _names(columns: str | None) -> list[str] | None:
-    return None if columns is None else [name for name in columns.split(",") if name]
-
-
-def _kinds(asked: Sequence[str] | None, names: Sequence[str]) -> dict[str, Any] | None:
-    found = {}
-    for one in asked or ():
-        name, _, kind = one.rpartition("=")
-        known(name, names, "the table")
-        if kind not in KINDS:
-            raise ValueError(f"--schema {one}: {kind!r} is none of {', '.join(KINDS)}.")
-        found[name] = getattr(la, kind.title())()
-    return found or None
-
-
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Files by the names that they are served under."""
-    named: dict[str, str] = {}
-    for one in models:
-        name, _, path = one.rpartition("=") if not os.path.exists(one) else ("", "", one)
-        name = name or os.path.splitext(os.path.basename(path))[0]
-        if name in named:
-            raise ValueError(f"two models are called {name!r}: name one of them, as in NAME={path}.")
-        named[name] = path
-    return named
-
-
-def _settings(asked: Sequence[str] | None) -> dict[str, Any]:
-    found = {}
-    for one in asked or ():
-        name, equals, value = one.partition("=")
-        if not equals:
-            raise ValueError(f"--set {one}: NAME=VALUE was expected.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
-
-
-def _conditions(asked: Sequence[str], model: Any) -> dict[str, Any]:
-    """Conditions as `generate` takes them."""
-    columns = {str(column.name): column for column in _modelled(model)}
-    found: dict[str, Any] = {}
-    for one in asked:
-        name, equals, words = one.partition("=")
-        if not equals or name not in columns:
-            raise ConditionError(f"--given {one}: COLUMN=VALUE was expected.{did_you_mean(name, columns)}")
-        column = columns[name]
-
-        def value(word: str, name: str = name, column: Any = column) -> Any:
-            pa = require("pyarrow", "cli", "the command line")
-            part = Part(pa.table({name: [word]}), "--given", 0, True)
-            return typed(part, {name: column.storage.family}, {name: column.storage.zone})[name][0].as_py()
-
-        if words == "":
-            found[name] = None
-        elif words == "*":
-            found[name] = Present()
-        elif words == "balanced":
-            found[name] = Balanced()
-        elif "|" in words:
-            found[name] = OneOf([*map(value, words.split("|"))])
-        elif ".." in words:
-            low, _, high = words.partition("..")
-            found[name] = Between(value(low) if low else None, value(high) if high else None)
-        else:
-            found[name] = value(words)
-    return found
 
 
 def _watched() -> bool:

@@ -64,11 +64,12 @@ _CONVERT = {
 
 @dataclass(frozen=True)
 class Port:
-    """How a column enters a graph of tensors and leaves it: as one tensor with one value a row."""
+    """How a column enters a graph of tensors and leaves it: as one tensor with one value, or image, a row."""
 
-    type: str  # float64, int64, string; uint64 where int64 has no room
-    missing: float | int | str  # the value that says so
+    type: str  # float64, int64, string; uint64 where int64 has no room; of images any numpy has
+    missing: float | int | str  # the value that says so; of pixels what stands where none is known
     unit: str = ""  # of times
+    shape: tuple[int, ...] = ()  # of an image
 
 
 @dataclass(frozen=True, repr=False)

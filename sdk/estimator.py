@@ -358,16 +358,16 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         task : {"score", "generate", "impute"}
             What the file is to do.
         inputs : {"columns", "core"}
-            One named input a column, text included; or a float32 matrix ``numbers`` and int64 ``ids``, which
-            a GPU takes as they are.
+            One named input a column, text included, and images as they are; or a float32 matrix ``numbers``
+            and int64 ``ids``, which a GPU takes as they are.
         explain : bool
             Whether scores come with each column's contribution and with what was expected. `runtime.load`
             computes them only when they are asked for; onnxruntime alone at every call.
         rows : DataFrame, pyarrow.Table or ndarray, optional
             Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
         precision : {"float32", "int8"}
-            Of the networks of task "score". In int8 they are about twice as fast on a CPU, and scores less
-            exact: how far they agree with float32 is printed, and kept in the file.
+            Of the networks of task "score", without convolutions. In int8 they are about twice as fast on a
+            CPU, and scores less exact: how far they agree with float32 is printed, and kept in the file.
         min_agreement : float
             Least Spearman correlation of scores in int8 with those in float32.
 

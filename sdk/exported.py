@@ -24,7 +24,8 @@ golden          a few rows: inputs and outputs, what is no finite number as text
 
 Task "score" gives ``score``, ``p_value``, ``label`` and, unless exported without, ``contributions``
 (n, d + c), ``expected_numbers`` (n, d) and ``expected_ids`` (n, c). The others take ``normals`` and
-``uniforms``, "generate" also ``known`` (n, d + c), and give ``drawn_numbers`` (n, d), ``drawn_ids`` (n, c).
+``uniforms``, "generate" (and "impute" of images) also ``known`` (n, d + c), and give ``drawn_numbers``
+(n, d), ``drawn_ids`` (n, c). Of an image each channel of a pixel is a number, row by row from the top.
 What would have no columns, such as the ``ids`` of a table of numbers, is no input; outputs are all there.
 """
 
@@ -78,6 +79,11 @@ class Exported:
     explains: bool
     about: Mapping[str, Any] = field(repr=False)
     """The rest, of no consequence to how the file is run."""
+
+    @property
+    def asks_known(self) -> bool:
+        """Whether the graph is told which cells are known: a pixel cannot say that it is missing."""
+        return self.task == "generate" or (self.task == "impute" and self.schema.image is not None)
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -135,7 +141,7 @@ def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
         all_of(scores, is_number) and bool(scores) == (task == "score"),
         "its calibration is no list of scores",
     )
-    wide = len(schema.number_columns) if inputs == "core" else 0
+    wide = schema.widths[0] if inputs == "core" else 0
     require(all_of(centre, is_number) and len(centre) == wide, "its centre is not that of its columns")
     return Exported(
         task=task,
@@ -157,14 +163,14 @@ def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
 def _check_graph(contents: Contents, exported: Exported) -> None:
     """The graph must take what it will be given, and give what will be asked of it."""
     schema = exported.schema
-    d, c = len(schema.number_columns), len(schema.category_columns)
+    d, c = schema.widths
     takes: dict[str, tuple[str, tuple[int, ...]]] = {}
     gives: dict[str, tuple[str, tuple[int, ...]]] = {}
     if exported.inputs == "core":
         takes |= {"numbers": ("float32", (d,)), "ids": ("int64", (c,))}
     else:
-        for column in (*schema.number_columns, *schema.category_columns):
-            takes[exported.names[column.name]] = (column.port.type, ())
+        for column in schema.tensors:
+            takes[exported.names[column.name]] = (column.port.type, column.port.shape)
     if exported.task == "score":
         gives |= {"score": ("float64", ()), "p_value": ("float64", ()), "label": ("int64", ())}
         if exported.explains:
@@ -173,7 +179,7 @@ def _check_graph(contents: Contents, exported: Exported) -> None:
     else:
         normals, uniforms = exported.noise
         takes |= {"normals": ("float32", (normals,)), "uniforms": ("float32", (uniforms,))}
-        takes |= {"known": ("bool", (d + c,))} if exported.task == "generate" else {}
+        takes |= {"known": ("bool", (d + c,))} if exported.asks_known else {}
         gives |= {"drawn_numbers": ("float64", (d,)), "drawn_ids": ("int64", (c,))}
     takes = {name: kind for name, kind in takes.items() if kind[1] != (0,)}
     found = {value.name: _kind(value) for value in contents.inputs}

@@ -1,4 +1,4 @@
-"""Tables as the inputs of an exported graph: one named tensor a column, with one value a row.
+"""Tables as the inputs of an exported graph: one named tensor a column, with one value or image a row.
 
 Each modelled column has an input and, where rows are generated, an output of one type:
 
@@ -10,6 +10,8 @@ int64      whole numbers too large for a float; times, as counts of a unit; leve
            numbers, truth values or times. One number, as a rule the least, is missing
 uint64     as int64, where the column is of that type or goes beyond int64
 string     levels that are text. One text that is no level, the empty one where it can be, is missing
+any        images, (n, height, width) or (n, height, width, channels), of the type of fit. Which pixels
+           are known ``known`` says, where images are completed
 =========  =========================================================================================
 
 A value that is no level is unseen; `feed` puts another in its place that is none either. What int64 has no
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.arrays import Frame
+from lookalike.arrays import Frame, pictures_of
 from lookalike.columns import Encoded
 from lookalike.schema import Schema, encode_cell
 from lookalike.values import Array, Name
@@ -68,7 +70,7 @@ def input_names(schema: Schema) -> dict[Name, str]:
     """
     names: dict[Name, str] = {}
     taken = set(RESERVED)
-    for column in _modelled(schema):
+    for column in schema.tensors:
         name = str(column.name).encode("utf-8", "backslashreplace").decode()
         while name in taken or name.startswith((FILLED, INNER)):
             name = f"column:{name}"
@@ -84,13 +86,16 @@ def describe(schema: Schema) -> list[dict[str, Any]]:
     -------
     list of dict
         ``column``, ``input`` (its name), ``type``, ``missing`` (the value that says so; "NaN" of a float64)
-        and, of times, ``unit``. Instants count from 1970, in UTC where they have a zone.
+        and, of times, ``unit``. Instants count from 1970, in UTC where they have a zone. Of images ``shape``.
     """
     names = input_names(schema)
     rows = []
-    for column in _modelled(schema):
+    for column in schema.tensors:
         port = column.port
         row: dict[str, Any] = {"column": column.name, "input": names[column.name], "type": port.type}
+        if port.shape:
+            rows.append({**row, "shape": list(port.shape)})
+            continue
         row["missing"] = "NaN" if port.type == "float64" else port.missing
         rows.append({**row, "unit": port.unit} if port.unit else row)
     return rows
@@ -116,7 +121,7 @@ def feed(
     Returns
     -------
     dict of input name to ndarray of shape (n,)
-        float64, int64, uint64, or objects that are text.
+        float64, int64, uint64, or objects that are text; images as they are.
 
     Raises
     ------
@@ -127,12 +132,16 @@ def feed(
     names = names or input_names(schema)
     table = schema.encode_at_once(frame, position, allow_missing)
     if table is not None:
-        encoded = [*np.ascontiguousarray(table.numbers.T), *table.ids.T]
-        columns = zip(_modelled(schema), encoded, strict=True)
+        columns = schema.apart(np.asfortranarray(table.numbers), table.ids)
         return {names[column.name]: column.tensor(cells) for column, cells in columns}
-    return {
+    tensors = {
+        names[image.name]: image.feed(pictures_of(frame, position[image.name]), allow_missing)
+        for image, _ in schema.images
+    }
+    return tensors | {
         names[column.name]: _tensor(column, frame, position[column.name], allow_missing)
-        for column in _modelled(schema)
+        for column in schema.tensors
+        if isinstance(column, Encoded)
     }
 
 
@@ -148,8 +157,3 @@ def _tensor(column: Encoded, frame: Frame, position: int, allow_missing: bool) -
         if cell is None
         else column.tensor(np.array([cell]))
     )
-
-
-def _modelled(schema: Schema) -> tuple[Encoded, ...]:
-    """In the order in which `Schema.encode` reads them."""
-    return (*schema.number_columns, *schema.category_columns)

@@ -60,6 +60,18 @@ class Part:
     text: bool
 
 
+@contextmanager
+def at(part: Part) -> Iterator[None]:
+    """Say where rows stand that are refused."""
+    try:
+        yield
+    except SchemaError as error:
+        last = part.first + part.table.num_rows - 1
+        raise SchemaError(
+            f"{part.place}, rows {part.first} to {last}, counted from there: {error}"
+        ) from error
+
+
 def found(places: Sequence[str]) -> list[str]:
     """Files that paths, folders and globs name, in order; "-" is stdin.
 

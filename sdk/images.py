@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.columns import FAMILY_WORDS, Column
+from lookalike.columns import FAMILY_WORDS, Column, Port
 from lookalike.errors import SchemaError
 from lookalike.measured import Number
 from lookalike.values import Array, Name, Storage
@@ -122,8 +122,33 @@ class Image(Column):
         SchemaError
             If they are of another size or type than in fit, or have values beyond its range, or lack pixels.
         """
-        column, numbers = f"column {self.name!r}", self.encode_noisy(pictures)
-        family = _family(pictures)
+        values = self._checked(pictures, allow_missing)
+        return values.reshape(len(values), self.size).astype(np.float64)
+
+    @property
+    def port(self) -> Port:
+        """All pixels in one tensor of the type of fit. Which of them are known is said apart."""
+        return Port(np.dtype(self.storage.native).name, self.low, shape=self.shape)
+
+    def feed(self, pictures: Any, allow_missing: bool = False) -> Array:
+        """Turn images into the tensor of `port`, or refuse them as `encode` does."""
+        return self.tensor(self._checked(pictures, allow_missing))
+
+    def tensor(self, numbers: Array) -> Array:
+        """Turn numbers, (n, size), or images into the tensor of `port`; in place of NaN it has `low`."""
+        dtype = np.dtype(self.port.type)
+        if numbers.dtype.kind == "f":
+            numbers = np.where(np.isnan(numbers), self.low, numbers)
+        if numbers.dtype != dtype and dtype.kind in "iu":  # a wider type may hold more than that of fit
+            numbers = np.clip(
+                numbers.astype(np.float64), float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+            )
+        return np.ascontiguousarray(numbers.reshape(-1, *self.shape), dtype)
+
+    def _checked(self, pictures: Any, allow_missing: bool) -> Array:
+        """Images as numbers of their own type; floats with NaN where a pixel is masked."""
+        column, sized = f"column {self.name!r}", self._sized(pictures)
+        values, family = _numbers(self.name, sized), _family(sized)
         if family != self.storage.family and not {family, self.storage.family} <= {"integer", "boolean"}:
             raise SchemaError(
                 f"{column} held {FAMILY_WORDS[self.storage.family]} from {self.low:g} to "
@@ -131,20 +156,20 @@ class Image(Column):
                 "images to what they were."
             )
         slack = 0.0 if (self.low, self.high) in (UNIT, SIGNED, BYTE) else BEYOND * (self.high - self.low)
-        wrong = (numbers < self.low - slack) | (numbers > self.high + slack)
+        least, most = np.float64(self.low - slack), np.float64(self.high + slack)
+        wrong = (values < least) | (values > most)
         if wrong.any():
-            row, at = np.argwhere(wrong)[0]
+            row, *at = np.argwhere(wrong)[0].tolist()
             raise SchemaError(
                 f"{column} held values from {self.low:g} to {self.high:g} in fit, but image {row} "
-                f"has {numbers[row, at]:g} at {tuple(map(int, np.unravel_index(at, self.shape)))}. Scale the "
-                "images as in fit."
+                f"has {values[row, *at]:g} at {tuple(at)}. Scale the images as in fit."
             )
-        missing = np.isnan(numbers)
+        missing = np.isnan(values)
         if missing.any() and not allow_missing:
             raise SchemaError(
                 f"{column} lacks pixels in image {_first(missing)}. Fill them first, such as with impute."
             )
-        return numbers
+        return values
 
     def encode_noisy(self, pictures: Any) -> NDArray[np.float64]:
         """Turn images of any numbers into numbers, (n, size); NaN where a pixel is missing.
@@ -154,13 +179,17 @@ class Image(Column):
         SchemaError
             If they are of another size than in fit.
         """
+        sized = self._sized(pictures)
+        return _numbers(self.name, sized).reshape(len(sized), self.size).astype(np.float64)
+
+    def _sized(self, pictures: Any) -> Array:
         if not isinstance(pictures, np.ndarray) or pictures.shape[1:] != self.shape:
             found = f"images of shape {pictures.shape[1:]}" if np.ndim(pictures) > 2 else "no images"
             raise SchemaError(
                 f"column {self.name!r} held images of shape {self.shape} in fit, but now holds {found}. "
                 "Resize them, and mind the channels."
             )
-        return _numbers(self.name, pictures).reshape(len(pictures), -1).astype(np.float64)
+        return pictures
 
     def decode(self, numbers: NDArray[np.float64]) -> Array:
         """Turn numbers, (n, size), into images within the range of fit."""

@@ -63,7 +63,7 @@ def read_images(
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}.")
     one = isinstance(source, (str, os.PathLike))
     folder = Path(source) if one else None  # type: ignore[arg-type]
-    paths = _within(folder) if folder is not None else [Path(path) for path in source]  # type: ignore[union-attr]
+    paths, labels = labelled(folder) if folder is not None else ([Path(path) for path in source], None)  # type: ignore[union-attr]
     if not paths:
         raise SchemaError(
             f"there is no picture in {folder or 'the list'}: files end in {', '.join(sorted(SUFFIXES))}."
@@ -79,15 +79,7 @@ def read_images(
                 f"{path} is an image of shape {image.shape}, and {paths[0]} of shape {first.shape}. {advice}."
             )
         images[i] = image
-    labels = [] if folder is None else [path.relative_to(folder).parts[0] for path in paths]
-    if folder is None or all(path.parent == folder for path in paths):
-        return images
-    for path in paths:
-        if path.parent == folder:
-            raise SchemaError(
-                f"{path} lies beside sub-folders, whose names are labels: it has none. Move it."
-            )
-    return {"image": images, "label": np.array(labels)}
+    return {"image": images, "label": np.array(labels)} if labels else images
 
 
 def write_images(
@@ -122,9 +114,7 @@ def write_images(
         )
     wide = len(str(max(len(images) - 1, 0)))
     stems = [f"{i:0{wide}d}" for i in range(len(images))] if names is None else list(names)
-    homes = (
-        [Path(folder)] * len(images) if labels is None else [Path(folder) / str(label) for label in labels]
-    )
+    homes = [Path(folder)] * len(images) if labels is None else [Path(folder, _plain_name(x)) for x in labels]
     paths = [home / f"{stem}.png" for home, stem in zip(homes, stems, strict=True)]
     for path, image in zip(paths, images, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -291,6 +281,27 @@ def _written(text: str, width: int) -> NDArray[np.uint8]:
 def _save(pillow: Any, path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
     with atomic_write(path) as file:
         pillow.fromarray(pixels).save(file, format="PNG")
+
+
+def _plain_name(label: Any) -> str:
+    """A label as the name of a sub-folder; that of a model of unknown origin might lead elsewhere."""
+    name = "" if label is None else str(label)
+    if name in ("", ".", "..") or {*name} & {"/", "\\", "\0"}:
+        raise SchemaError(f"the label {label!r} cannot be the name of a sub-folder. Pass others, or none.")
+    return name
+
+
+def labelled(folder: Path) -> tuple[list[Path], list[str] | None]:
+    """The picture files of a folder, in order, and where it has sub-folders the name of each one's."""
+    paths = _within(folder)
+    if all(path.parent == folder for path in paths):
+        return paths, None
+    for path in paths:
+        if path.parent == folder:
+            raise SchemaError(
+                f"{path} lies beside sub-folders, whose names are labels: it has none. Move it."
+            )
+    return paths, [path.relative_to(folder).parts[0] for path in paths]
 
 
 def _within(folder: Path) -> list[Path]:

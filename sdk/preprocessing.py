@@ -9,6 +9,7 @@ kept beside it, as `units` of the layout, and detectors measure in both.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -115,6 +116,14 @@ class Coordinates(nn.Module, ABC):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Values of scores, never outside those seen; the inverse of `encode` between them."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest value of each number, (d,) float64."""
+
+    @abstractmethod
+    def centre(self) -> Tensor:
+        """What to subtract from numbers, (d,) float64, before float32 holds them; mostly 0."""
 
 
 class Numbers(Coordinates):
@@ -233,6 +242,15 @@ class Numbers(Coordinates):
         """Values of normal scores, never outside the values seen; the inverse of `encode` between them."""
         return interpolate(z, self.edges, self.at_edges)
 
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        return self.value[:, 0], self.value[:, -1]
+
+    def centre(self) -> Tensor:
+        middle = self.middle.abs().argmin(1, keepdim=True)
+        # What float32 holds as it is would be rounded without its centre.
+        exact = (self.value == self.value.float()).all(1)
+        return torch.where(exact, 0.0, self.value.gather(1, middle)[:, 0])
+
 
 class Raster(Protocol):
     """What is known of images: height, width, channels; what values lie between; whether they are whole."""
@@ -315,6 +333,13 @@ class Pixels(Coordinates):
     def restore(self, z: Tensor) -> Tensor:
         """Values of scores in float64, those of noise beyond the range too."""
         return z.double() * self.scale + self.location
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        size = math.prod(self.shape)
+        return self.least.expand(size), self.most.expand(size)
+
+    def centre(self) -> Tensor:
+        return torch.zeros(math.prod(self.shape), dtype=torch.float64)
 
 
 def fit_coordinates(numbers: Floats, most_values: int, image: Raster | None) -> Coordinates:

@@ -35,6 +35,7 @@ from lookalike.exported import (
 )
 from lookalike.face import Face, Known
 from lookalike.feeding import FILLED, feed, with_width
+from lookalike.images import Image
 from lookalike.levelled import Levelled
 from lookalike.onnxfile import Contents
 from lookalike.parameters import Range
@@ -328,7 +329,7 @@ class Model(Face):
     def _given(self, table: Table) -> Any:
         if self._core or not len(table):
             return table
-        columns = zip(self._modelled(), [*table.numbers.T, *table.ids.T], strict=True)
+        columns = self.schema_.apart(table.numbers, table.ids)
         return _Tensors(
             {self._exported.names[column.name]: _tensor(column, cells) for column, cells in columns}
         )
@@ -373,7 +374,7 @@ class Model(Face):
         def feeds(start: int, stop: int) -> dict[str, Array]:
             normals, uniforms = noise.rows(seed, start, stop - start, *self._exported.noise)
             more = {"normals": normals, "uniforms": uniforms}
-            if not impute:
+            if self._exported.asks_known:
                 more["known"] = np.concatenate([part[start:stop] for part in known], 1)
             return given(start, stop) | with_width(more)
 
@@ -420,11 +421,12 @@ class _Tensors:
         return self.arrays if whole else _slices(self.arrays, slice(start, stop))
 
 
-def _tensor(column: Encoded, cells: Array) -> Array:
+def _tensor(column: Encoded | Image, cells: Array) -> Array:
     """Encoded cells as the input of a graph; what has no id goes as missing."""
     if isinstance(column, Levelled):
         return column.tensor(np.where(cells < 0, column.blank, cells))
-    return column.tensor(cells) if column.port.type == "float64" else column.feed(column.decode(cells), True)
+    exact = isinstance(column, Image) or column.port.type == "float64"
+    return column.tensor(cells) if exact else column.feed(column.decode(cells), True)
 
 
 def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:

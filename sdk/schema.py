@@ -243,6 +243,23 @@ class Schema:
     def _by_name(self) -> dict[Name, Column]:
         return {column.name: column for column in self.columns}
 
+    @cached_property
+    def widths(self) -> tuple[int, int]:
+        """Numbers and ids of a row."""
+        sizes = (c.size if isinstance(c, Image) else isinstance(c, Measured) for c in self.columns)
+        return sum(sizes), len(self.category_columns)
+
+    @cached_property
+    def tensors(self) -> tuple[Encoded | Image, ...]:
+        """The columns that are a tensor each to an exported graph; an image is one, whatever its pixels."""
+        images: tuple[Encoded | Image, ...] = tuple(image for image, _ in self.images)
+        return (*(images or self.number_columns), *self.category_columns)
+
+    def apart(self, numbers: Array, ids: Array) -> Iterator[tuple[Encoded | Image, Array]]:
+        """Each of `tensors` with its part of the arrays of a `Table`: (n,), or (n, size) of an image."""
+        parts = [numbers[:, part] for _, part in self.images] or numbers.T
+        return zip(self.tensors, [*parts, *ids.T], strict=True)
+
     def encode(self, data: object, allow_missing: bool = False, *, owner: str = "the schema") -> Table:
         """Turn a table into arrays.
 

@@ -45,6 +45,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 ROWS = {CPU: 512, CUDA: 65_536}  # at once: a few hundred stay in a core's cache
 CELLS = {CPU: 1 << 20, CUDA: 1 << 26}  # at once, of the inputs: fewer rows where they are wide
+OF_IMAGE = 20  # cells that the value of an image counts as: convolutions make many of each
 MULTIPLE = 4  # rows come in multiples of this
 # With device="auto" the CPU does calls of up to so many rows: it takes microseconds a row, and a GPU
 # microseconds an operator. An estimate: benchmarks/serving_gpu.py measures where a GPU overtakes.
@@ -232,8 +233,9 @@ class Session:
 
 
 def _width(dims: Sequence[int | str | None]) -> int:
-    """Values of a row."""
-    return max(1, math.prod(d for d in dims[1:] if isinstance(d, int)))
+    """Values of a row, as `CELLS` counts them."""
+    width = math.prod(d for d in dims[1:] if isinstance(d, int))
+    return max(1, width * OF_IMAGE if len(dims) > 2 else width)
 
 
 def _longer(array: Array, more: int) -> Array:

@@ -184,11 +184,15 @@ PLACES = {
     "plotting": Place({"errors", "explanation"}, FRAMES),
     "files": Place({"errors", "archive"}, set()),
     "pictures": Place({"errors", "archive"}, NUMPY),
+    "folders": Place({"errors", "files", "images", "pictures"}, NUMPY),
+    "passing": Place({"errors", "columns", "files", "folders", "images", "parquet"}, set()),
+    "arguments": Place({"", "errors", "columns", "conditions", "files"}, set()),
     "cli": Place(
         DATA
         | FITTING
         | FACES
-        | {"", "evaluation", "explanation", "files", "runtime", "exporters", "integrations"},
+        | {"", "evaluation", "explanation", "files", "runtime", "exporters", "integrations"}
+        | {"arguments", "folders", "passing"},
         {"numpy", "typer"},
     ),
 }

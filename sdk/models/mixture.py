@@ -26,6 +26,7 @@ OWN = 0.25  # share that one row has in the class that starts from it
 SMOOTHING = 0.004  # of a class of usual size: what it is lent of the whole table
 NEVER = 1e-9  # least share of a level in the table
 TINY = 1e-30  # a probability that is none
+MANY = 100  # cells: up to here a graph has operations for each, and beyond that products with all levels
 NOWHERE = 1e9  # a normal score beyond all
 
 
@@ -194,7 +195,10 @@ class Mixture(Family):
         Summed in float64: classes that are nearly as likely are told apart.
         """
         level, prior = self.level.double(), self.prior.double()
-        if torch.compiler.is_exporting():  # which knows no bags
+        if torch.compiler.is_exporting() and index.shape[1] > MANY:
+            spread = level.new_zeros(index.shape[0], len(level)).scatter_add(1, index, weight.double())
+            joint = spread @ level + prior
+        elif torch.compiler.is_exporting():  # which knows no bags
             parts = (level[i] * w[:, None] for i, w in zip(index.T, weight.T.double(), strict=True))
             joint = sum(parts, prior)
         else:
@@ -260,8 +264,11 @@ class Mixture(Family):
         log_posterior = self._log_posterior(index, weight)
         posterior = log_posterior.exp()
         divergence = add_up(posterior * (log_posterior - self.prior))
-        parts = [add_up(posterior * self.level[column]) for column in index.T]
-        surprise = -torch.stack(parts, 1) * weight
+        if torch.compiler.is_exporting() and index.shape[1] > MANY:
+            level = (posterior @ self.level.T).gather(1, index)
+        else:
+            level = torch.stack([add_up(posterior * self.level[column]) for column in index.T], 1)
+        surprise = -level * weight
         surprise = surprise[:, : layout.n_cells] + nn.functional.pad(
             surprise[:, layout.n_cells :], (0, layout.n_categories)
         )
