@@ -57,7 +57,7 @@ class VAE(Estimator):
         Time budget of training.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
     callbacks : sequence of callable, optional
@@ -110,6 +110,7 @@ class VAE(Estimator):
         depth: int = 1,
         n_steps: int = 4,
         beta: float = 1.0,
+        sharpness: float = 0.0,
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
@@ -117,7 +118,7 @@ class VAE(Estimator):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         early_stopping: bool = True,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -146,6 +147,7 @@ class VAE(Estimator):
         self.depth = depth
         self.n_steps = n_steps
         self.beta = beta
+        self.sharpness = sharpness
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         return VAEModel(
@@ -155,6 +157,7 @@ class VAE(Estimator):
             depth=self.depth,
             n_steps=self.n_steps,
             beta=self.beta,
+            sharpness=self.sharpness,
             generator=generator,
         )
 
