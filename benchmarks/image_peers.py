@@ -121,7 +121,8 @@ def main() -> None:
     torch.manual_seed(int(seed))  # noqa: TID251 - for models that draw from the global one
     with np.load(data) as file:
         x = torch.from_numpy(file["x_train"].astype(np.float32) / 127.5 - 1)[:, None]
-    made, fit, generate = {"DDPM": ddpm, "DCGAN": dcgan, "PythaeVAE": pythae_vae}[name](x, float(seconds), int(n))
+    peer = {"DDPM": ddpm, "DCGAN": dcgan, "PythaeVAE": pythae_vae}[name]
+    made, fit, generate = peer(x, float(seconds), int(n))
     images = ((made[:, 0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
     np.savez(out, images=images, fit=fit, generate=generate)
 
