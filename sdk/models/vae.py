@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lookalike.backbones import DECODERS, ENCODERS
+from lookalike.convolutional import ConvEncoder
 from lookalike.layout import Layout, Rows
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Family
-from lookalike.networks import initialise
+from lookalike.networks import ResidualMLP, initialise
 
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
-
-
 FITTED_DEPTH = 2  # residual blocks
 ROUNDS = 20  # in which a step is undone
-OPT = {"gamma": 1.0, "feat": 1.0}
+
+_Critic = ResidualMLP | ConvEncoder
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
@@ -103,14 +103,20 @@ class VAE(Family):
         self.prior = ENCODERS[rank](*about, 2 * latent_dim, width, depth)
         self.decoder = DECODERS[rank](*about, latent_dim, width, depth)
         initialise(self, generator, zero=(self.prior.leave, self.encoder.leave))
-        self.fitted = self.critic = None
+        self.fitted: Diffusion | None = None
+        self.critic: _Critic | None = None
         if layout.prior_steps:
-            size = {"width": width, "depth": FITTED_DEPTH, "n_steps": layout.prior_steps}
-            self.fitted = Diffusion(Latents(latent_dim), **size, generator=generator)
+            self.fitted = Diffusion(
+                Latents(latent_dim),
+                width=width,
+                depth=FITTED_DEPTH,
+                n_steps=layout.prior_steps,
+                generator=generator,
+            )
         if sharpness:
             self.critic = ENCODERS[rank](*about, 1, width, depth, norm=False)
             initialise(self.critic, generator)
-            self.betas = OPT.get("betas", (0.0, 0.99))  # R3GAN: momentum makes the contest oscillate
+            self.betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
 
     def _see(self, rows: Rows) -> Tensor:
         """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
@@ -155,10 +161,10 @@ class VAE(Family):
         loss, drawn = self._bound(rows, generator)
         if self.critic is not None:
             d = self.layout.n_numbers
-            real = self._see(rows)
-            made = torch.cat([torch.where(drawn.given.present, real[:, :d], drawn.mean), real[:, d:]], 1)
-            yield self._contest(real, made.detach()), list(self.critic.parameters())
-            loss = loss + self.sharpness * self._verdict(real, made)
+            real, unknown = self._see(rows), rows.present & ~drawn.given.present
+            made = torch.cat([torch.where(unknown, drawn.mean, real[:, :d]), real[:, d:]], 1)
+            yield self._contest(self.critic, real, made.detach()), list(self.critic.parameters())
+            loss = loss + self.sharpness * self._verdict(self.critic, real, made)
         yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
         if self.fitted is not None:
             z, mu, logvar = (part.detach() for part in drawn[2:])
@@ -169,26 +175,26 @@ class VAE(Family):
         """The bound: a contest says nothing."""
         return self._bound(rows, generator)[0]
 
-    def _contest(self, real: Tensor, made: Tensor) -> Tensor:
+    def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
         """What the critic loses: R3GAN's loss and penalties, real rows beside their reconstructions."""
         few = max(len(real) // PENALTY_SHARE, 1)
         some = torch.cat([real[:few], made[:few]]).requires_grad_()
-        (slope,) = torch.autograd.grad(self.critic(some).sum(), some, create_graph=True)
+        (slope,) = torch.autograd.grad(critic(some).sum(), some, create_graph=True)
         penalty = slope[:, : self.layout.n_numbers].square().sum(1).mean()  # half of R1 + R2
-        on_real, on_made = self.critic(torch.cat([real, made]))[:, 0].chunk(2)
-        return softplus(on_made - on_real).mean() + OPT["gamma"] * penalty
+        on_real, on_made = critic(torch.cat([real, made]))[:, 0].chunk(2)
+        return softplus(on_made - on_real).mean() + penalty
 
-    def _verdict(self, real: Tensor, made: Tensor) -> Tensor:
+    def _verdict(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
         """What reconstructions lose: the contest, and by how much their features miss those of the rows.
 
         The features are the critic's own (Larsen et al., "Autoencoding beyond pixels using a learned
         similarity metric", ICML 2016, arXiv 1512.09300, equation 7), as a share of their mean square.
         """
         with torch.no_grad():
-            wanted = self.critic.features(real)
-        found = self.critic.features(made)
-        contest = softplus(self.critic.leave(wanted) - self.critic.leave(found)).mean()
-        return contest + OPT["feat"] * (found - wanted).square().mean() / wanted.square().mean()
+            wanted = critic.features(real)
+        found = critic.features(made)
+        contest = softplus(critic.leave(wanted) - critic.leave(found)).mean()
+        return contest + (found - wanted).square().mean() / wanted.square().mean()
 
     @property
     def noise_size(self) -> tuple[int, int]:
