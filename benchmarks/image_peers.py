@@ -16,11 +16,11 @@ from torch import Tensor, nn
 BATCH = 64
 
 
-def batches(x: Tensor, seconds: float) -> Any:
+def batches(x: Tensor, seconds: float, size: int = BATCH) -> Any:
     """Random batches until the CPU seconds are over."""
     start = time.process_time()
     while time.process_time() - start < seconds:
-        yield x[torch.randint(len(x), (BATCH,))]
+        yield x[torch.randint(len(x), (size,))]
 
 
 def ddpm(x: Tensor, seconds: float, n: int) -> tuple[Tensor, float, float]:
@@ -97,13 +97,32 @@ def dcgan(x: Tensor, seconds: float, n: int) -> tuple[Tensor, float, float]:
     return torch.cat(parts), fitted - start, time.process_time() - fitted
 
 
+def pythae_vae(x: Tensor, seconds: float, n: int) -> tuple[Tensor, float, float]:
+    """The VAE of pythae with its own networks, by the settings of its README, drawn from its prior."""
+    from pythae.models import VAE, VAEConfig
+    from pythae.samplers import NormalSampler
+
+    model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=10))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    start = time.process_time()
+    for images in batches((x + 1) / 2, seconds, 200):
+        optimizer.zero_grad()
+        model({"data": images}).loss.backward()
+        optimizer.step()
+    fitted = time.process_time()
+    model.eval()
+    made = NormalSampler(model).sample(n, batch_size=250).reshape(-1, 1, 28, 28)
+    return 2 * made.cpu() - 1, fitted - start, time.process_time() - fitted
+
+
 def main() -> None:
     name, data, seconds, seed, n, out = sys.argv[1:]
     torch.set_num_threads(1)
     torch.manual_seed(int(seed))  # noqa: TID251 - for models that draw from the global one
     with np.load(data) as file:
         x = torch.from_numpy(file["x_train"].astype(np.float32) / 127.5 - 1)[:, None]
-    made, fit, generate = {"DDPM": ddpm, "DCGAN": dcgan}[name](x, float(seconds), int(n))
+    peer = {"DDPM": ddpm, "DCGAN": dcgan, "PythaeVAE": pythae_vae}[name]
+    made, fit, generate = peer(x, float(seconds), int(n))
     images = ((made[:, 0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
     np.savez(out, images=images, fit=fit, generate=generate)
 

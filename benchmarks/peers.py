@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "peers": ("pyod==3.6.7", "pyarrow", "tqdm", "skl2onnx", "onnxruntime", "torch", "scikit-learn"),
     "images_peers": ("diffusers==0.42.1", "torch", "numpy"),
+    "pythae_peers": ("pythae==0.1.2", "torch"),
     "generators": (
         "ctgan==0.12.1",
         "copulas==0.14.0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lookalike.convolutional import UNet
+from lookalike.convolutional import ConvDecoder, ConvEncoder, UNet
 from lookalike.networks import ResidualMLP
 
 
@@ -15,3 +15,21 @@ def _rows(shape: tuple[int], n_scores: int, width: int, depth: int, context: int
 
 DENOISERS: dict[int, Callable[..., ResidualMLP | UNet]] = {1: _rows, 3: UNet}
 """By rank: noisy coordinates, categories and which coordinates are observed to estimates of clean ones."""
+
+
+def _encoder(
+    shape: tuple[int], n_scores: int, n_out: int, width: int, depth: int, norm: bool = True
+) -> ResidualMLP:
+    return ResidualMLP(2 * shape[0] + n_scores, n_out, width, depth, norm=norm)
+
+
+def _decoder(shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int) -> ResidualMLP:
+    n = 2 * shape[0] + n_scores
+    return ResidualMLP(latent_dim + n, n, width, depth)
+
+
+ENCODERS: dict[int, Callable[..., ResidualMLP | ConvEncoder]] = {1: _encoder, 3: ConvEncoder}
+"""By rank: coordinates, categories and which coordinates are known to numbers."""
+
+DECODERS: dict[int, Callable[..., ResidualMLP | ConvDecoder]] = {1: _decoder, 3: ConvDecoder}
+"""By rank: a latent, and what an encoder sees, to coordinates, their spread, and categories."""

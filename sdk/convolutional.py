@@ -5,26 +5,64 @@ Inside, images are (n, channels, height, width); outside, rows of pixels as `Lay
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from lookalike.networks import Layer, convolution, linear
 
 GROUPS = 8  # of channels, normalised together
+SHARES = 8, 2  # of the width, that are channels of a pyramid at its outer level and at inner ones
+
+
+def channels_of(width: int, *shares: int) -> list[int]:
+    """These parts of the width, as channels: whole groups."""
+    return [max(width // share // GROUPS, 1) * GROUPS for share in shares]
+
+
+def places(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
+    """Height and width of an image after so many halvings, padded before."""
+    height, wide = (-(-side // 2**halvings) for side in shape[:2])
+    return height, wide
+
+
+def fold(flat: Tensor, shape: tuple[int, int, int], multiple: int) -> Tensor:
+    """Rows of pixels as images in which two by two pixels are channels of one place.
+
+    That is pixel unshuffle (Shi et al. 2016). Sides are padded to a multiple.
+    """
+    height, wide, _ = shape
+    images = flat.unflatten(1, shape).permute(0, 3, 1, 2)
+    pad = (0, -wide % multiple, 0, -height % multiple)
+    if any(pad):
+        images = nn.functional.pad(images, pad, mode="replicate")
+    # What pixel_unshuffle does, which leaves an empty batch as it is.
+    return images.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def unfold(folded: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Undo `fold`: rows of pixels, without the padding."""
+    height, wide, _ = shape
+    return nn.functional.pixel_shuffle(folded, 2)[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
 
 
 class ConvResidual(nn.Module):
     """`Residual` for images, (n, channels, height, width), normalised by groups of channels."""
 
-    def __init__(self, channels: int, context: int) -> None:
+    def __init__(self, channels: int, context: int, norm: bool = True) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, affine=False)
-        self.film = linear(context, 2 * channels)
+        self.norm = nn.GroupNorm(GROUPS, channels, affine=False) if norm else nn.Identity()
+        self.film = linear(context, 2 * channels) if context else None
         self.first, self.second = convolution(channels, channels), convolution(channels, channels)
 
-    def forward(self, h: Tensor, context: Tensor) -> Tensor:
-        scale, shift = self.film(context)[..., None, None].chunk(2, 1)
-        z = self.norm(h) * (1 + scale) + shift
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        z = self.norm(h)
+        if self.film is not None and context is not None:
+            scale, shift = self.film(context)[..., None, None].chunk(2, 1)
+            z = z * (1 + scale) + shift
         return h + self.second(nn.functional.silu(self.first(nn.functional.silu(z))))
 
 
@@ -55,9 +93,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.n_scores = shape, n_scores
-        height, wide, channels = shape
-        self.pad = (0, -wide % 4, 0, -height % 4)
-        outer, inner = (max(size // GROUPS, 1) * GROUPS for size in (width // 4, width // 2))
+        channels = shape[2]
+        outer, inner = channels_of(width, 4, 2)
         self.enter = convolution(8 * channels, outer)
         self.beside = linear(n_scores, context) if n_scores else None
 
@@ -72,7 +109,9 @@ class UNet(nn.Module):
 
     def modulators(self) -> list[Layer]:
         """The layers that begin at zero: the network then starts as zero, whatever the context."""
-        films: list[Layer] = [m.film for m in self.modules() if isinstance(m, ConvResidual)]
+        films: list[Layer] = [
+            m.film for m in self.modules() if isinstance(m, ConvResidual) and m.film is not None
+        ]
         return [self.leave, *films] if self.scores is None else [self.leave, self.scores, *films]
 
     def forward(self, seen: Tensor, observed: Tensor, *, context: Tensor) -> Tensor:
@@ -80,28 +119,164 @@ class UNet(nn.Module):
 
         `observed` of shape (n, d) or (1, d) tells which pixels are given; `context` is (n, k) or (1, k).
         """
-        height, wide, _ = self.shape
         d = observed.shape[1]
-        pixels = torch.cat([self._image(seen[:, :d]), self._image(observed.expand(seen.shape[0], -1))], 1)
+        pixels = [fold(part, self.shape, 4) for part in (seen[:, :d], observed.expand(seen.shape[0], -1))]
         if self.beside is not None:
             context = context + self.beside(seen[:, d:])
         context = nn.functional.silu(context)
-        if any(self.pad):
-            pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
-        # What pixel_unshuffle does, which leaves an empty batch as it is.
-        folded = pixels.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-        h = self.enter(folded.contiguous(memory_format=torch.channels_last))  # as a CPU is fastest
+        h = self.enter(torch.cat(pixels, 1).contiguous(memory_format=torch.channels_last))  # fast on a CPU
         deep = self.down(h)
         for block in self.inner:
             deep = block(deep, context)
         h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"))
         for block in self.outer:
             h = block(h, context)
-        out = nn.functional.pixel_shuffle(self.leave(nn.functional.silu(self.norm(h))), 2)
-        flat = out[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
+        flat = unfold(self.leave(nn.functional.silu(self.norm(h))), self.shape)
         if self.scores is None:
             return flat
         return torch.cat([flat, self.scores(nn.functional.silu(deep).mean((2, 3)))], 1)
 
-    def _image(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+def halvings(shape: tuple[int, int, int]) -> int:
+    """How often sides are halved until at most eight places of each are left: twice at least."""
+    return max(((max(shape[:2]) - 1) // 8).bit_length(), 2)
+
+
+class Pyramid(nn.Module):
+    """Images and categories beside them at lower and lower resolutions.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    n_scores : int
+        Features that stand beside the pixels.
+    width : int
+        As of the U-Net.
+    blocks : sequence of int
+        Residual blocks at each resolution; the first is that of 2 x 2 pixels.
+    norm : bool
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, width: int, blocks: Sequence[int], norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.shape, self.n_pixels = shape, math.prod(shape)
+        self.multiple = 2 ** len(blocks)
+        outer, inner = channels_of(width, *SHARES)
+        channels = [outer, *(inner for _ in blocks[1:])]
+        self.enter = convolution(8 * shape[2], outer)
+        self.beside = linear(n_scores, outer) if n_scores else None
+        self.downs = nn.ModuleList(convolution(a, b, stride=2) for a, b in pairwise(channels))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(ConvResidual(size, 0, norm) for _ in range(n)))
+            for size, n in zip(channels, blocks, strict=True)
+        )
+
+    def forward(self, seen: Tensor) -> list[Tensor]:
+        """Read rows: pixels, scores beside them, and flags of the pixels that are known."""
+        d = self.n_pixels
+        pixels = [fold(part, self.shape, self.multiple) for part in (seen[:, :d], seen[:, -d:])]
+        h = self.enter(torch.cat(pixels, 1).contiguous(memory_format=torch.channels_last))
+        if self.beside is not None:
+            h = h + self.beside(seen[:, d:-d])[..., None, None]
+        out = [self.blocks[0](h)]
+        for down, block in zip(self.downs, self.blocks[1:], strict=True):
+            out.append(block(down(nn.functional.silu(out[-1]))))
+        return out
+
+
+class ConvEncoder(nn.Module):
+    """Images to numbers.
+
+    Parameters
+    ----------
+    shape, n_scores, width, norm
+        As of `Pyramid`.
+    n_out : int
+    depth : int
+        Residual blocks at the lowest resolution.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        n_scores: int,
+        n_out: int,
+        width: int,
+        depth: int,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        n = halvings(shape)
+        self.pyramid = Pyramid(shape, n_scores, width, [0] * (n - 1) + [depth], norm)
+        inner = channels_of(width, SHARES[1])[0]
+        self.norm = nn.GroupNorm(GROUPS, inner, affine=False) if norm else nn.Identity()
+        self.leave = linear(inner * math.prod(places(shape, n)), n_out)
+
+    def features(self, seen: Tensor) -> Tensor:
+        """What the numbers are read from, (n, k)."""
+        return nn.functional.silu(self.norm(self.pyramid(seen)[-1])).flatten(1)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.leave(self.features(seen))
+
+
+class ConvDecoder(nn.Module):
+    """A latent, and what is known of an image, to its pixels, their spread, and categories beside them.
+
+    The raw spread of a channel is one number, whatever the image and the place: what a decoder cannot tell is
+    then weighed by how much that is, and no pixel is given up (Rybkin, Daniilidis and Levine, "Simple and
+    effective VAE training with calibrated decoders", ICML 2021, arXiv 2006.13202, section 4.1; there of all
+    channels).
+
+    Parameters
+    ----------
+    shape, n_scores, width
+        As of `Pyramid`.
+    latent_dim : int
+    depth : int
+        Residual blocks at each resolution.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        n, (outer, inner) = halvings(shape), channels_of(width, *SHARES)
+        self.places = places(shape, n)
+        self.given = Pyramid(shape, n_scores, width, [0] * n)
+        self.enter = linear(latent_dim, inner * math.prod(self.places))
+        self.context = linear(latent_dim + n_scores, 64)
+        channels = [*(inner for _ in range(n - 1)), outer]
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(ConvResidual(size, 64) for _ in range(depth)) for size in channels
+        )
+        self.ups = nn.ModuleList(convolution(a, b) for a, b in pairwise(channels))
+        self.norm = nn.GroupNorm(GROUPS, outer, affine=False)
+        self.leave = convolution(outer, 4 * shape[2])
+        self.scores = linear(inner, n_scores) if n_scores else None
+        self.spread = nn.Parameter(torch.zeros(shape[2]))
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Map latents (n, latent_dim) and rows as `Pyramid` reads them, n or one, to (n, 2 d + n_scores)."""
+        d = math.prod(self.shape)
+        seen = seen.expand(z.shape[0], -1)
+        *above, deep = self.given(seen)
+        context = nn.functional.silu(self.context(torch.cat([z, seen[:, d:-d]], 1)))
+        h = deep + self.enter(z).unflatten(1, (-1, *self.places))
+        for block in self.blocks[0]:
+            h = block(h, context)
+        deep = h
+        for up, blocks, skip in zip(self.ups, self.blocks[1:], reversed(above), strict=True):
+            h = skip + up(nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
+            for block in blocks:
+                h = block(h, context)
+        mean = unfold(self.leave(nn.functional.silu(self.norm(h))), self.shape)
+        spread = self.spread.repeat(d // self.shape[2]).expand(z.shape[0], -1)
+        parts = [mean, spread]
+        if self.scores is not None:
+            parts.append(self.scores(nn.functional.silu(deep).mean((2, 3))))
+        return torch.cat(parts, 1)

@@ -32,6 +32,10 @@ class VAE(Noising):
     Scores by the evidence bound at the posterior mean plus the distance to the reconstruction; generates by
     drawing from the prior in a few steps, each given what the earlier ones revealed. Fast in all of it.
 
+    Of images the networks are convolutions, all pixels of a channel share one variance, which is learned, and
+    a small diffusion model makes the Gaussian prior the distribution that latents have. Images drawn are what
+    the decoder expects, without noise of their pixels.
+
     Parameters
     ----------
     latent_dim : int
@@ -43,6 +47,9 @@ class VAE(Noising):
         In which a row is revealed; 1 draws all columns at once.
     beta : float
         Weight of the divergence; 1 is the evidence bound.
+    sharpness : float
+        Weight of a critic that compares what is reconstructed with what it was, for images that are not
+        blurred, at twice the time a step; 0 for none. Try 10.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.
@@ -58,7 +65,8 @@ class VAE(Noising):
         Time budget of training.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
+        By default 2e-3 for tables, 8e-3 for images.
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
     callbacks : sequence of callable, optional
@@ -90,6 +98,10 @@ class VAE(Noising):
     D. Kingma, M. Welling. Auto-encoding variational Bayes. ICLR 2014, arXiv:1312.6114.
     O. Ivanov, M. Figurnov, D. Vetrov. Variational autoencoder with arbitrary conditioning. ICLR 2019,
     arXiv:1806.02382.
+    O. Rybkin, K. Daniilidis, S. Levine. Simple and effective VAE training with calibrated decoders. ICML
+    2021, arXiv:2006.13202.
+    A. Larsen, S. Sonderby, H. Larochelle, O. Winther. Autoencoding beyond pixels using a learned similarity
+    metric. ICML 2016, arXiv:1512.09300.
 
     Examples
     --------
@@ -111,6 +123,7 @@ class VAE(Noising):
         depth: int = 1,
         n_steps: int = 4,
         beta: float = 1.0,
+        sharpness: float = 0.0,
         contamination: float | Literal["auto"] = "auto",
         schema: Mapping[Any, Column] | None = None,
         max_levels: int = 128,
@@ -118,7 +131,7 @@ class VAE(Noising):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         early_stopping: bool = True,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -147,6 +160,7 @@ class VAE(Noising):
         self.depth = depth
         self.n_steps = n_steps
         self.beta = beta
+        self.sharpness = sharpness
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         return VAEModel(
@@ -156,6 +170,7 @@ class VAE(Noising):
             depth=self.depth,
             n_steps=self.n_steps,
             beta=self.beta,
+            sharpness=self.sharpness,
             generator=generator,
         )
 

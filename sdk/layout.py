@@ -183,6 +183,10 @@ class Layout(nn.Module):
         That is worth its price when drawing.
     narrow : bool
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
+    prior_steps : int
+        Of the diffusion that fits a latent's Gaussian prior to such rows; 0 leaves it Gaussian.
+    grain : bool
+        Whether a draw shows the noise that a decoder leaves in each coordinate, or what it expects.
     """
 
     noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
@@ -190,6 +194,8 @@ class Layout(nn.Module):
     weight = 1
     guidance = 1.0
     narrow = False
+    prior_steps = 0
+    grain = True
     cell_of_feature: Tensor
     column_of_cell: Tensor
     own_order: Tensor
@@ -394,6 +400,9 @@ class ImageLayout(Layout):
     weight = 20
     guidance = 2.0
     narrow = True
+    prior_steps = 6
+    # Pixels' noise is white, and what a decoder misses of an image is not: it would look like sand on a lens.
+    grain = False
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)

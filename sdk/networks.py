@@ -98,11 +98,17 @@ class ResidualMLP(nn.Module):
         multiplied once.
         """
         entered = self._enter(parts)
-        h = entered.flatten(0, -2)  # products of two matrices are the fast ones
+        out = self.leave(self._through(entered.flatten(0, -2), context))  # of two matrices are fast products
+        return out if entered.ndim == 2 else out.unflatten(0, entered.shape[:-1])
+
+    def features(self, row: Tensor) -> Tensor:
+        """What `forward` leaves from, (n, width)."""
+        return self._through(self._enter([row]), None)
+
+    def _through(self, h: Tensor, context: Tensor | None) -> Tensor:
         for block in self.blocks:
             h = block(h, context)
-        out = self.leave(nn.functional.silu(self.norm(h)))
-        return out if entered.ndim == 2 else out.unflatten(0, entered.shape[:-1])
+        return nn.functional.silu(self.norm(h))
 
 
 class Fourier(nn.Module):

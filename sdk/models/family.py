@@ -30,7 +30,7 @@ class Model(nn.Module, ABC):
     """
 
     layout: Layout
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.9, 0.99)
     measured: ClassVar[bool] = False
     wary: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""Variational autoencoder over mixed rows, any part of which may be given.
+"""Variational autoencoder over mixed rows or images, any part of which may be given.
 
 Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014 (arXiv 1312.6114); the prior is conditioned
 on the observed part of the row as in Ivanov, Figurnov and Vetrov, "Variational autoencoder with arbitrary
@@ -9,21 +9,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
+from lookalike.backbones import DECODERS, ENCODERS
+from lookalike.convolutional import ConvEncoder
 from lookalike.layout import Layout, Rows
+from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Family
 from lookalike.networks import ResidualMLP, initialise
 
+PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
+FITTED_DEPTH = 2  # residual blocks
+ROUNDS = 20  # in which a step is undone
+
+_Critic = ResidualMLP | ConvEncoder
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
     """Divergence of two diagonal Gaussians in nats, summed over the latent."""
     ratio = (logvar - prior_logvar).exp() + (mu - prior_mu) ** 2 / prior_logvar.exp()
     return 0.5 * (ratio - 1 + prior_logvar - logvar).sum(1)
+
+
+class Latents(Layout):
+    """Latents in standard scores of a Gaussian prior, beside its mean and log-variance, which are given."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(3 * latent_dim, [], [0] * latent_dim + [1] * (2 * latent_dim))
+
+    def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
+        return (self.column_of_cell == 1).expand(n, -1)
+
+    @staticmethod
+    def rows(scores: Tensor, mu: Tensor, logvar: Tensor) -> Rows:
+        return Rows(torch.cat([scores, mu, logvar], 1), torch.empty_like(mu[:, :0], dtype=torch.long))
+
+
+class _Drawn(NamedTuple):
+    """What the bound was measured at."""
+
+    given: Rows
+    mean: Tensor  # (n, n_numbers)
+    z: Tensor  # (n, latent_dim), as the next two
+    prior_mu: Tensor
+    prior_logvar: Tensor
 
 
 class VAE(Family):
@@ -37,8 +71,16 @@ class VAE(Family):
         In which `sample` reveals a row.
     beta : float
         Weight of the divergence.
+    sharpness : float
+        Weight of what a critic says of reconstructions; 0 for no critic.
     generator : torch.Generator
         Draws the first weights.
+
+    Attributes
+    ----------
+    fitted : Diffusion or None
+        Makes the Gaussian prior the distribution that latents have, where the layout asks for that.
+    critic : Module or None
     """
 
     def __init__(
@@ -50,22 +92,37 @@ class VAE(Family):
         depth: int,
         n_steps: int,
         beta: float,
+        sharpness: float = 0.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.layout, self.latent_dim, self.n_steps, self.beta = layout, latent_dim, n_steps, beta
-        d = layout.n_numbers
-        seen = layout.width + d
-        self.encoder = ResidualMLP(seen, 2 * latent_dim, width, depth)
-        self.prior = ResidualMLP(seen, 2 * latent_dim, width, depth)
-        self.decoder = ResidualMLP(latent_dim + seen, layout.width + d, width, depth)
+        self.layout, self.latent_dim, self.n_steps = layout, latent_dim, n_steps
+        self.beta, self.sharpness = beta, sharpness
+        rank, about = len(layout.shape), (layout.shape, layout.width - layout.n_numbers)
+        self.encoder = ENCODERS[rank](*about, 2 * latent_dim, width, depth)
+        self.prior = ENCODERS[rank](*about, 2 * latent_dim, width, depth)
+        self.decoder = DECODERS[rank](*about, latent_dim, width, depth)
         initialise(self, generator, zero=(self.prior.leave, self.encoder.leave))
+        self.fitted: Diffusion | None = None
+        self.critic: _Critic | None = None
+        if layout.prior_steps:
+            self.fitted = Diffusion(
+                Latents(latent_dim),
+                width=width,
+                depth=FITTED_DEPTH,
+                n_steps=layout.prior_steps,
+                generator=generator,
+            )
+        if sharpness:
+            self.critic = ENCODERS[rank](*about, 1, width, depth, norm=False)
+            initialise(self.critic, generator)
+            self.betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
 
     def _see(self, rows: Rows) -> Tensor:
         """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
         return torch.cat([self.layout.expand(rows), rows.present.float()], 1)
 
-    def _gaussian(self, network: ResidualMLP, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _gaussian(self, network: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         mu, logvar = network(self._see(rows)).chunk(2, 1)
         return mu, 5 * torch.tanh(logvar / 5)
 
@@ -82,9 +139,7 @@ class VAE(Family):
         gaussian = 0.5 * ((rows.clean - mean) ** 2 / logvar.exp() + logvar + math.log(2 * math.pi))
         return torch.cat([gaussian * rows.present, self.layout.category_nll(scores, rows.ids)], 1)
 
-    def objectives(
-        self, rows: Rows, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+    def _bound(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, _Drawn]:
         """The negative evidence bound of what is not observed given what is (equation 6 of Ivanov et al.)."""
         layout = self.layout
         observed = layout.random_observed(rows.n, generator, rows.numbers.device)
@@ -92,14 +147,64 @@ class VAE(Family):
         mu, logvar = self._gaussian(self.encoder, rows)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + noise * (logvar / 2).exp()
-        surprise = (self._nll(rows, *self.decode(z, self._see(given))) * ~observed).sum(1)
-        divergence = gaussian_kl(mu, logvar, *self._gaussian(self.prior, given))
-        yield (surprise + self.beta * divergence).mean() / layout.n_cells, list(self.parameters())
+        mean, spread, scores = self.decode(z, self._see(given))
+        surprise = (self._nll(rows, mean, spread, scores) * ~observed).sum(1)
+        prior_mu, prior_logvar = self._gaussian(self.prior, given)
+        divergence = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
+        loss = (surprise + self.beta * divergence).mean() / layout.n_cells
+        return loss, _Drawn(given, mean, z, prior_mu, prior_logvar)
+
+    def objectives(
+        self, rows: Rows, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """The bound, beside it the verdict of a critic that learns before, and what fits the prior after."""
+        loss, drawn = self._bound(rows, generator)
+        if self.critic is not None:
+            d = self.layout.n_numbers
+            real, unknown = self._see(rows), rows.present & ~drawn.given.present
+            made = torch.cat([torch.where(unknown, drawn.mean, real[:, :d]), real[:, d:]], 1)
+            yield self._contest(self.critic, real, made.detach()), list(self.critic.parameters())
+            loss = loss + self.sharpness * self._verdict(self.critic, real, made)
+        yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
+        if self.fitted is not None:
+            z, mu, logvar = (part.detach() for part in drawn[2:])
+            latents = Latents.rows((z - mu) * (-logvar / 2).exp(), mu, logvar)
+            yield from self.fitted.objectives(latents, generator)
+
+    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """The bound: a contest says nothing."""
+        return self._bound(rows, generator)[0]
+
+    def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
+        """What the critic loses: R3GAN's loss and penalties, real rows beside their reconstructions."""
+        few = max(len(real) // PENALTY_SHARE, 1)
+        some = torch.cat([real[:few], made[:few]]).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(some).sum(), some, create_graph=True)
+        penalty = slope[:, : self.layout.n_numbers].square().sum(1).mean()  # half of R1 + R2
+        on_real, on_made = critic(torch.cat([real, made]))[:, 0].chunk(2)
+        return softplus(on_made - on_real).mean() + penalty
+
+    def _verdict(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
+        """What reconstructions lose: the contest, and by how much their features miss those of the rows.
+
+        The features are the critic's own (Larsen et al., "Autoencoding beyond pixels using a learned
+        similarity metric", ICML 2016, arXiv 1512.09300, equation 7), as a share of their mean square.
+        """
+        with torch.no_grad():
+            wanted = critic.features(real)
+        found = critic.features(made)
+        contest = softplus(critic.leave(wanted) - critic.leave(found)).mean()
+        return contest + (found - wanted).square().mean() / wanted.square().mean()
 
     @property
     def noise_size(self) -> tuple[int, int]:
-        d, c = self.layout.n_numbers, self.layout.n_categories
-        return self.n_steps * self.latent_dim + d, self.layout.n_columns + c
+        layout = self.layout
+        return self._own + self.n_steps * self.latent_dim, layout.n_columns + layout.n_categories
+
+    @property
+    def _own(self) -> int:
+        """Normal numbers of the coordinates themselves: none where draws show what is expected."""
+        return self.layout.n_numbers if self.layout.grain else 0
 
     def step(
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
@@ -107,13 +212,53 @@ class VAE(Family):
         """Reveal a part of the row: an ancestral draw given what the earlier steps revealed."""
         layout = self.layout
         when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
-        noise = normals[:, layout.n_numbers :].unflatten(1, (self.n_steps, self.latent_dim))
+        noise = normals[:, self._own :].unflatten(1, (self.n_steps, self.latent_dim))
         mu, logvar = self._gaussian(self.prior, rows)
-        z = mu + noise.index_select(1, k.reshape(1))[:, 0] * (logvar / 2).exp()
-        mean, spread, scores = self.decode(z, self._see(rows))
-        numbers = mean + (spread / 2).exp() * normals[:, : layout.n_numbers]
+        at = self._fit(noise.index_select(1, k.reshape(1))[:, 0], mu, logvar)
+        z = mu + at * (logvar / 2).exp()
+        numbers, spread, scores = self.decode(z, self._see(rows))
+        if self._own:
+            numbers = numbers + (spread / 2).exp() * normals[:, : self._own]
         drawn = Rows(numbers, layout.draw(scores + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
+
+    def _fit(self, noise: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        """Scores of a latent on its Gaussian prior, (n, latent_dim), as a function of the noise."""
+        if self.fitted is None:
+            return noise
+        told = Latents.rows(torch.full_like(mu, torch.nan), mu, logvar)
+        normals = nn.functional.pad(noise, (0, 2 * self.latent_dim))
+        none = noise[:, :0]
+        return self.fitted.sample(normals, none, told, noise.new_zeros(0)).numbers[:, : self.latent_dim]
+
+    def noise_of(self, rows: Rows) -> Tensor:
+        """The normals, (n, noise_size[0]), from which `sample` draws these rows again, as far as it can.
+
+        That is, given the rows' categories, and with uniforms of 1/2: all else is then revealed at once.
+        The latent is where the encoder puts the row; what the decoder misses is noise of the coordinates, and
+        lost where they have none.
+        """
+        given = Rows(torch.full_like(rows.numbers, torch.nan), rows.ids)
+        z, _ = self._gaussian(self.encoder, rows)
+        mu, logvar = self._gaussian(self.prior, given)
+        noise = self._unfit((z - mu) * (-logvar / 2).exp(), mu, logvar)
+        mean, spread, _ = self.decode(z, self._see(given))
+        own = (rows.clean - mean) * (-spread / 2).exp()
+        return torch.cat([own[:, : self._own], noise.repeat(1, self.n_steps)], 1)
+
+    def _unfit(self, scores: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        """The noise of which `_fit` makes these scores: each step is undone by fixed-point iteration."""
+        if self.fitted is None:
+            return scores
+        none = scores[:, :0]
+        told = Latents.rows(torch.full_like(mu, torch.nan), mu, logvar)
+        for k in torch.arange(self.fitted.n_steps, device=mu.device).flip(0):
+            after = scores
+            for _ in range(ROUNDS):
+                begun = Latents.rows(scores, mu, logvar)
+                ended = self.fitted.step(k, begun, none, none, told, scores.new_zeros(0)).numbers
+                scores = scores + after - ended[:, : self.latent_dim]
+        return scores / self.fitted.schedule[0, 0]
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
