@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lookalike.convolutional import UNet
+from lookalike.convolutional import ConvCritic, ConvGenerator, UNet
 from lookalike.networks import ResidualMLP
 
 
@@ -15,3 +15,19 @@ def _rows(shape: tuple[int], n_scores: int, width: int, depth: int, context: int
 
 DENOISERS: dict[int, Callable[..., ResidualMLP | UNet]] = {1: _rows, 3: UNet}
 """By rank: noisy coordinates, categories and which coordinates are observed to estimates of clean ones."""
+
+
+def _completes_rows(shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int) -> ResidualMLP:
+    n = shape[0] + n_scores
+    return ResidualMLP(latent_dim + n + shape[0], n, width, depth)
+
+
+def _judges_rows(shape: tuple[int], n_scores: int, n_categories: int, width: int, depth: int) -> ResidualMLP:
+    return ResidualMLP(2 * shape[0] + n_scores + n_categories, 1, width, depth, norm=False)
+
+
+GENERATORS: dict[int, Callable[..., ResidualMLP | ConvGenerator]] = {1: _completes_rows, 3: ConvGenerator}
+"""By rank: noise, and a row with flags for the coordinates observed, to a whole row."""
+
+CRITICS: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _judges_rows, 3: ConvCritic}
+"""By rank: a row, with flags for the cells observed, to how real it looks."""

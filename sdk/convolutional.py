@@ -5,6 +5,8 @@ Inside, images are (n, channels, height, width); outside, rows of pixels as `Lay
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -105,3 +107,146 @@ class UNet(nn.Module):
 
     def _image(self, flat: Tensor) -> Tensor:
         return flat.unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+
+class Frame(nn.Module):
+    """What a network of images does before and after its work: 2 x 2 pixels become channels of one place.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels. Sizes that four does not divide are padded, and cut off again.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Of the inner level, where four by four pixels are one place.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        height, wide, _ = shape
+        self.pad = (0, -wide % 4, 0, -height % 4)
+        self.size = (height + self.pad[3]) // 4, (wide + self.pad[1]) // 4
+
+    def fold(self, *flat: Tensor) -> Tensor:
+        """Rows of pixels, (n, d) each, as the channels of places, (n, 4 * channels, height / 2, width / 2)."""
+        pixels = torch.cat([part.unflatten(1, self.shape).permute(0, 3, 1, 2) for part in flat], 1)
+        if any(self.pad):
+            pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
+        folded = pixels.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        return folded.contiguous(memory_format=torch.channels_last)
+
+    def unfold(self, places: Tensor) -> Tensor:
+        """The way back, to rows of pixels (n, d)."""
+        height, wide, _ = self.shape
+        pixels = nn.functional.pixel_shuffle(places, 2)
+        return pixels[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
+
+
+def levels(width: int) -> tuple[int, int]:
+    """Channels of the outer and of the inner level, as `UNet` has them."""
+    return max(width // 4 // GROUPS, 1) * GROUPS, max(width // 2 // GROUPS, 1) * GROUPS
+
+
+def leaky(h: Tensor) -> Tensor:
+    return nn.functional.leaky_relu(h, 0.2)
+
+
+class FreeResidual(nn.Module):
+    """A residual block without a norm, which begins as the identity (as Fixup, Zhang et al. 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = convolution(channels, channels), convolution(channels, channels)
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.gain * self.second(leaky(self.first(leaky(h))))
+
+
+class ConvCritic(nn.Module):
+    """R3GAN's critic for images and categories beside them: no norm, residual blocks, leaky rectifiers.
+
+    What stands beside the pixels is projected on what was made of them (Miyato and Koyama 2018).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    n_scores, n_categories : int
+        Features beside the pixels, and the categories that they are of.
+    width, depth : int
+        As of `UNet`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, n_categories: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.frame, self.n_beside = Frame(shape), n_scores
+        self.parts = [math.prod(shape), n_scores, math.prod(shape), n_categories]
+        outer, inner = levels(width)
+        self.enter = convolution(8 * shape[2], outer)
+        self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
+        self.down = convolution(outer, inner, stride=2)
+        self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
+        self.gather = linear(inner * math.prod(self.frame.size), width)
+        self.beside = linear(n_scores + n_categories, width)
+        self.leave = linear(width, 1)
+
+    def forward(self, row: Tensor) -> Tensor:
+        """Judge rows with what of them is observed, (n, d + n_scores + d + n_categories); shape (n, 1)."""
+        pixels, scores, observed, told = row.split(self.parts, 1)
+        h = self.outer(self.enter(self.frame.fold(pixels, observed)))
+        h = self.inner(self.down(leaky(h)))
+        found = leaky(self.gather(leaky(h).flatten(1)))
+        meant = self.beside(torch.cat([scores, told], 1))
+        return self.leave(found) + (found * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
+
+
+class ConvGenerator(nn.Module):
+    """R3GAN's generator for images and categories beside them, given any part of both.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    n_scores : int
+        Features that stand beside the pixels, in and out.
+    latent_dim : int
+    width, depth : int
+        As of `UNet`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.frame, self.d = Frame(shape), math.prod(shape)
+        outer, inner = levels(width)
+        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
+        self.mapping = linear(latent_dim + n_scores, width)
+        self.basis = linear(width, inner * math.prod(self.frame.size))
+        self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
+        self.up = convolution(inner, outer)
+        self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
+        self.leave = convolution(outer, 4 * shape[2])
+        self.scores = linear(inner, n_scores) if n_scores else None
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
+        if z.ndim > 2:  # several noises for each row
+            many = seen.expand(len(z), -1, -1).flatten(0, 1)
+            return self(z.expand(-1, len(seen), -1).flatten(0, 1), many).unflatten(0, (len(z), -1))
+        scores = seen.shape[1] - 2 * self.d
+        pixels, labels, observed = seen.split([self.d, scores, self.d], 1)
+        h = self.enter(self.frame.fold(pixels, observed))
+        start = self.basis(leaky(self.mapping(torch.cat([z, labels], 1))))
+        deep = self.inner(start.unflatten(1, (-1, *self.frame.size)) + self.down(leaky(h)))
+        h = self.outer(h + self.up(nn.functional.interpolate(leaky(deep), scale_factor=2.0, mode="nearest")))
+        flat = self.frame.unfold(self.leave(leaky(h)))
+        if self.scores is None:
+            return flat
+        return torch.cat([flat, self.scores(leaky(deep).mean((2, 3)))], 1)

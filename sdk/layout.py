@@ -183,6 +183,8 @@ class Layout(nn.Module):
         That is worth its price when drawing.
     narrow : bool
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
+    reach : float
+        Spread of a whole row's coordinates, turned around: what a step from level to level is beside it.
     """
 
     noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
@@ -190,6 +192,7 @@ class Layout(nn.Module):
     weight = 1
     guidance = 1.0
     narrow = False
+    reach = 1.0
     cell_of_feature: Tensor
     column_of_cell: Tensor
     own_order: Tensor
@@ -397,7 +400,7 @@ class ImageLayout(Layout):
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)
-        self.shape = shape
+        self.shape, self.reach = shape, math.prod(shape) ** -0.5
 
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Draw which cells are observed, (n, n_cells) bool: each category nine times of ten.

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from lookalike.backbones import CRITICS, GENERATORS
 from lookalike.layout import Layout, Rows
 from lookalike.models.family import Family
-from lookalike.networks import ResidualMLP, initialise
+from lookalike.networks import initialise
 
 TEMPERATURE = 0.7  # of the relaxed categories
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
@@ -41,6 +42,7 @@ class GAN(Family):
 
     betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
     probes: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -55,10 +57,13 @@ class GAN(Family):
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
-        seen = layout.width + layout.n_numbers
-        self.generator = ResidualMLP(latent_dim + seen, layout.width, width, depth)
-        self.critic = ResidualMLP(layout.width + layout.n_cells, 1, width, depth, norm=False)
+        rank, beside = len(layout.shape), layout.width - layout.n_numbers
+        self.generator = GENERATORS[rank](layout.shape, beside, latent_dim, width, depth)
+        self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
+        # Penalised is the slope from a row to another, and levels of an image's label are as far apart as images.
+        reach = torch.cat([torch.ones(layout.n_numbers), torch.full((beside,), layout.reach)])
+        self.register_buffer("reach", reach, persistent=False)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
         self.register_buffer("probes", torch.cat([probes, -probes]))
 
@@ -74,7 +79,7 @@ class GAN(Family):
         """Mean squared length of the critic's gradient, half of R1 + R2 with real and generated rows in x."""
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self.judge(x, observed).sum(), x, create_graph=True)
-        return slope.square().sum(1).mean()
+        return (slope * self.reach).square().sum(1).mean()
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
