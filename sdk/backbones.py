@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lookalike.convolutional import ConvCritic, ConvGenerator, UNet
+from torch import Tensor
+
+from lookalike.convolutional import ConvCritic, ConvGenerator, StyleGenerator, UNet
+from lookalike.disturbing import disturb
 from lookalike.networks import ResidualMLP
 
 
@@ -29,5 +32,11 @@ def _judges_rows(shape: tuple[int], n_scores: int, n_categories: int, width: int
 GENERATORS: dict[int, Callable[..., ResidualMLP | ConvGenerator]] = {1: _completes_rows, 3: ConvGenerator}
 """By rank: noise, and a row with flags for the coordinates observed, to a whole row."""
 
+STYLED: dict[int, type[StyleGenerator]] = {3: StyleGenerator}
+"""By rank: generators whose styles can be mixed and truncated."""
+
 CRITICS: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _judges_rows, 3: ConvCritic}
 """By rank: a row, with flags for the cells observed, to how real it looks."""
+
+DISTURBANCES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {3: disturb}
+"""By rank: changes of what a critic sees, where there are some that leave its meaning alone."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lookalike.networks import Layer, convolution, linear
 
 GROUPS = 8  # of channels, normalised together
+CENTRE = 64  # fixed noises whose styles have the mean to which styles are truncated
 
 
 class ConvResidual(nn.Module):
@@ -145,7 +146,7 @@ class Frame(nn.Module):
         return pixels[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
 
 
-def levels(width: int) -> tuple[int, int]:
+def channels_of(width: int) -> tuple[int, int]:
     """Channels of the outer and of the inner level, as `UNet` has them."""
     return max(width // 4 // GROUPS, 1) * GROUPS, max(width // 2 // GROUPS, 1) * GROUPS
 
@@ -187,7 +188,7 @@ class ConvCritic(nn.Module):
         super().__init__()
         self.frame, self.n_beside = Frame(shape), n_scores
         self.parts = [math.prod(shape), n_scores, math.prod(shape), n_categories]
-        outer, inner = levels(width)
+        outer, inner = channels_of(width)
         self.enter = convolution(8 * shape[2], outer)
         self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
         self.down = convolution(outer, inner, stride=2)
@@ -225,7 +226,7 @@ class ConvGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.frame, self.d = Frame(shape), math.prod(shape)
-        outer, inner = levels(width)
+        outer, inner = channels_of(width)
         self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
         self.mapping = linear(latent_dim + n_scores, width)
         self.basis = linear(width, inner * math.prod(self.frame.size))
@@ -250,3 +251,107 @@ class ConvGenerator(nn.Module):
         if self.scores is None:
             return flat
         return torch.cat([flat, self.scores(leaky(deep).mean((2, 3)))], 1)
+
+
+class Modulated(nn.Module):
+    """A convolution of 3 x 3 whose inputs a style scales; outputs keep their spread (StyleGAN2, section 2.2)."""
+
+    def __init__(self, n_in: int, n_out: int, style: int, demodulate: bool = True) -> None:
+        super().__init__()
+        self.style, self.convolution = linear(style, n_in), convolution(n_in, n_out)
+        self.demodulate = demodulate
+
+    def forward(self, h: Tensor, w: Tensor) -> Tensor:
+        # Scaling what goes in and comes out is scaling the weights, which would be others for each image.
+        scale = 1 + self.style(w)
+        out = nn.functional.conv2d(h * scale[..., None, None], self.convolution.weight, padding=1)
+        if self.demodulate:
+            size = scale.square() @ self.convolution.weight.square().sum((2, 3)).T
+            out = out * (size + 1e-8).rsqrt()[..., None, None]
+        return out + self.convolution.bias[:, None, None]  # type: ignore[index]  # there is one
+
+
+class StyleGenerator(nn.Module):
+    """StyleGAN2's generator, given any part of an image and of the categories beside it.
+
+    A mapping network turns noise and labels into a style. It scales the channels of each layer: on the inner
+    level those of large shapes, on the outer one those of small ones. Without noise inputs: all that is drawn
+    is in the style.
+
+    Parameters
+    ----------
+    shape, n_scores, latent_dim, width, depth
+        As of `ConvGenerator`.
+
+    Attributes
+    ----------
+    truncation : float
+        Share of the way from the mean style to its own that an image's style goes.
+
+    References
+    ----------
+    T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
+    quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.frame, self.d, self.truncation = Frame(shape), math.prod(shape), 1.0
+        outer, inner = channels_of(width)
+        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
+        self.mapping = nn.Sequential(
+            *(linear(latent_dim + n_scores, width), nn.LeakyReLU(0.2)),
+            *(linear(width, width), nn.LeakyReLU(0.2)),
+        )
+        self.constant = linear(1, inner * math.prod(self.frame.size))
+        self.coarse = nn.ModuleList(Modulated(inner, inner, width) for _ in range(2 * depth))
+        self.up = Modulated(inner, outer, width)
+        self.fine = nn.ModuleList(Modulated(outer, outer, width) for _ in range(2 * max(depth // 3, 1)))
+        self.leave = Modulated(outer, 4 * shape[2], width, demodulate=False)
+        self.scores = linear(inner, n_scores) if n_scores else None
+        self.register_buffer("psi", torch.ones(()))
+        fixed = torch.Generator().manual_seed(0)
+        self.register_buffer("centre", torch.randn(CENTRE, latent_dim, generator=fixed), persistent=False)
+
+    def settle(self) -> None:
+        """Read the truncation anew."""
+        self.truncation = float(self.psi)
+
+    def styles(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Styles, (n, width), of noise and what is observed of the categories, truncated."""
+        labels = seen[:, self.d : -self.d]
+        w = self._map(z, labels)
+        if self.truncation == 1:
+            return w
+        mean = self._map(self.centre.repeat(len(z), 1), labels.repeat_interleave(CENTRE, 0))
+        return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, self.truncation)
+
+    def _map(self, z: Tensor, labels: Tensor) -> Tensor:
+        w: Tensor = self.mapping(torch.cat([nn.functional.normalize(z) * math.sqrt(z.shape[1]), labels], 1))
+        return w
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
+        if z.ndim > 2:  # several noises for each row
+            many = seen.expand(len(z), -1, -1).flatten(0, 1)
+            return self(z.expand(-1, len(seen), -1).flatten(0, 1), many).unflatten(0, (len(z), -1))
+        w = self.styles(z, seen)
+        return self.draw(w, w, seen)
+
+    def draw(self, coarse: Tensor, fine: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows by a style for the inner level, and one for the outer."""
+        pixels, _, observed = seen.split([self.d, seen.shape[1] - 2 * self.d, self.d], 1)
+        h = self.enter(self.frame.fold(pixels, observed))
+        start = self.constant.weight.view(1, -1, *self.frame.size)
+        deep = start + self.down(leaky(h))
+        for layer in self.coarse:
+            deep = leaky(layer(deep, coarse)) * math.sqrt(2)
+        h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"), coarse)
+        for layer in self.fine:
+            h = leaky(layer(h, fine)) * math.sqrt(2)
+        flat = self.frame.unfold(self.leave(h, fine))
+        if self.scores is None:
+            return flat
+        return torch.cat([flat, self.scores(deep.mean((2, 3)))], 1)

@@ -11,8 +11,10 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import noise
+from lookalike.backbones import DISTURBANCES, STYLED
 from lookalike.columns import Column
 from lookalike.detector import Detector
+from lookalike.errors import SchemaError
 from lookalike.estimator import Estimator
 from lookalike.layout import Layout
 from lookalike.models.diffusion import Diffusion as DiffusionModel
@@ -22,6 +24,7 @@ from lookalike.models.hybrid import Hybrid as HybridModel
 from lookalike.models.mixture import Mixture as MixtureModel
 from lookalike.models.vae import VAE as VAEModel
 from lookalike.parameters import check_parameters
+from lookalike.styled import Styled
 from lookalike.training import Callback
 
 
@@ -159,7 +162,7 @@ class VAE(Estimator):
         )
 
 
-class GAN(Estimator):
+class GAN(Styled):
     """Generative adversarial network.
 
     A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which
@@ -192,7 +195,14 @@ class GAN(Estimator):
         Time budget of training.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
+        By default 4e-3 for tables, 1e-2 for images.
+    style : bool
+        Of images: whether a mapping network turns noise into a style that scales each layer's channels, as in
+        StyleGAN2. Such styles can be mixed (`mix`) and truncated (`set_truncation`).
+    augment : bool, optional
+        Of images: whether the critic sees them moved, cut out, lighter and of other contrast, as often as it
+        takes to keep it from learning them by heart. By default where there are fewer than 2,000.
     early_stopping : bool
         Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off:
         it is a dull measure, and the last averaged weights are mostly the best.
@@ -224,6 +234,10 @@ class GAN(Estimator):
     ----------
     Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024,
     arXiv:2501.05441.
+    T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
+    quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
+    T. Karras, M. Aittala, J. Hellsten, S. Laine, J. Lehtinen, T. Aila. Training generative adversarial networks
+    with limited data. NeurIPS 2020, arXiv:2006.06676.
     J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets.
     ICML 2018, arXiv:1806.02920.
 
@@ -256,7 +270,9 @@ class GAN(Estimator):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 4e-3,
+        learning_rate: float | None = None,
+        style: bool = False,
+        augment: bool | None = None,
         early_stopping: bool = False,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -285,8 +301,14 @@ class GAN(Estimator):
         self.depth = depth
         self.n_steps = n_steps
         self.gamma = gamma
+        self.style = style
+        self.augment = augment
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
+        rank = len(layout.shape)
+        for name, table in (("style", STYLED), ("augment", DISTURBANCES)):
+            if getattr(self, name) and rank not in table:
+                raise SchemaError(f"{name}=True is for images, and this is a table. Leave it out.")
         return GANModel(
             layout,
             latent_dim=self.latent_dim,
@@ -294,6 +316,8 @@ class GAN(Estimator):
             depth=self.depth,
             n_steps=self.n_steps,
             gamma=self.gamma,
+            style=self.style,
+            augment=self.augment,
             generator=generator,
         )
 

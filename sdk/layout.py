@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 class Rows(NamedTuple):
     """A batch of encoded rows.
 
@@ -183,6 +182,8 @@ class Layout(nn.Module):
         That is worth its price when drawing.
     narrow : bool
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
+    n_turns : int
+        In which the columns of a row are hidden, to be completed from the rest.
     reach : float
         Spread of a whole row's coordinates, turned around: what a step from level to level is beside it.
     """
@@ -192,6 +193,7 @@ class Layout(nn.Module):
     weight = 1
     guidance = 1.0
     narrow = False
+    n_turns = 4
     reach = 1.0
     cell_of_feature: Tensor
     column_of_cell: Tensor
@@ -367,6 +369,10 @@ class Layout(nn.Module):
         out = cells.new_zeros(cells.shape[0], self.n_columns)
         return out.index_add(1, self.column_of_cell, cells)
 
+    def turns(self) -> Tensor:
+        """In which turn each cell is hidden, (n_cells,)."""
+        return self.column_of_cell % self.n_turns
+
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Draw which cells are observed, (n, n_cells) bool: none for half the rows, else a random share.
 
@@ -397,10 +403,20 @@ class ImageLayout(Layout):
     weight = 20
     guidance = 2.0
     narrow = True
+    n_turns = 2
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)
         self.shape, self.reach = shape, math.prod(shape) ** -0.5
+
+    def turns(self) -> Tensor:
+        """Two by two pixels like the fields of a chessboard: every hole has known neighbours."""
+        height, width, channels = self.shape
+        device = self.column_of_cell.device
+        rows, columns = (torch.arange(side, device=device) // 2 for side in (height, width))
+        fields = (rows[:, None] + columns) % 2
+        labels = torch.arange(self.n_categories, device=device) % 2
+        return torch.cat([fields.flatten().repeat_interleave(channels), labels])
 
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Draw which cells are observed, (n, n_cells) bool: each category nine times of ten.

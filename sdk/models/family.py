@@ -34,8 +34,13 @@ class Model(nn.Module, ABC):
     measured: ClassVar[bool] = False
     wary: ClassVar[bool] = False
 
-    def prepare(self, memory: Memory) -> None:
-        """Hear what is remembered, before training."""
+    @property
+    def learning_rate(self) -> float:
+        """What suits the model where the user names none."""
+        return self.layout.learning_rate
+
+    def prepare(self, memory: Memory, n: int) -> None:
+        """Hear what is remembered, and of how many rows there are to learn from, before training."""
 
     def settle(self) -> None:
         """Work out what follows from the weights: they were changed from outside."""

@@ -3,26 +3,33 @@
 The loss is R3GAN's: a relativistic critic with zero-centred gradient penalties on real and on
 generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024,
 arXiv 2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
-van der Schaar, ICML 2018); the critic compares a real row with its completion.
+van der Schaar, ICML 2018); the critic compares a real row with its completion. Of few images it sees changed
+ones, the more often the better it tells pairs apart (Karras et al., NeurIPS 2020, arXiv 2006.06676).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lookalike.backbones import CRITICS, GENERATORS
+from lookalike.backbones import CRITICS, DISTURBANCES, GENERATORS, STYLED
+from lookalike.convolutional import StyleGenerator
 from lookalike.layout import Layout, Rows
+from lookalike.memory import Memory
 from lookalike.models.family import Family
 from lookalike.networks import initialise
 
 TEMPERATURE = 0.7  # of the relaxed categories
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
-GROUPS = 4  # of columns, hidden in turn when scoring
-PROBES = 4  # fixed noises from which each is completed
+PROBES = 4  # fixed noises from which hidden columns are completed when scoring
+RATES = {1: 4e-3, 3: 1e-2}  # of learning, by rank
+FEW = 2000  # images, below which the critic would learn them by heart
+TOLD = 0.6  # share of pairs told rightly, less that of those told wrongly, that the changes aim at
+CHANCE_STEP, MOST_CHANCE = 1 / 256, 0.8  # of each change: above, changes would be learned as what images are
 
 
 class GAN(Family):
@@ -36,6 +43,10 @@ class GAN(Family):
         In which `sample` reveals a row.
     gamma : float
         Weight of the gradient penalties.
+    style : bool
+        Whether a style draws an image.
+    augment : bool or None
+        Whether the critic sees changed images; None: where there are few.
     generator : torch.Generator
         Draws the first weights.
     """
@@ -54,11 +65,15 @@ class GAN(Family):
         n_steps: int,
         gamma: float,
         generator: torch.Generator,
+        style: bool = False,
+        augment: bool | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
         rank, beside = len(layout.shape), layout.width - layout.n_numbers
-        self.generator = GENERATORS[rank](layout.shape, beside, latent_dim, width, depth)
+        self.generator = (STYLED if style else GENERATORS)[rank](
+            layout.shape, beside, latent_dim, width, depth
+        )
         self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
         # Penalised is the slope from a row to another, and levels of an image's label are as far apart as images.
@@ -66,11 +81,30 @@ class GAN(Family):
         self.register_buffer("reach", reach, persistent=False)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
         self.register_buffer("probes", torch.cat([probes, -probes]))
+        self.augment = augment
+        self.disturb = DISTURBANCES.get(rank)
+        # Of each change. No gradient moves it, but it is part of a checkpoint, as parameters are.
+        self.chance = nn.Parameter(torch.zeros(()), requires_grad=False) if self.disturb else None
+
+    @property
+    def learning_rate(self) -> float:
+        return RATES[len(self.layout.shape)]
+
+    def prepare(self, memory: Memory, n: int) -> None:
+        """Change images where there are few."""
+        if self.augment is None:
+            self.augment = self.disturb is not None and n < FEW
+
+    def settle(self) -> None:
+        if isinstance(self.generator, StyleGenerator):
+            self.generator.settle()
 
     def complete(self, z: Tensor, given: Rows) -> Tensor:
         """Coordinates and scores of levels, shape (..., n, width), from noise and the observed part."""
-        seen = torch.cat([self.layout.expand(given), given.present.float()], 1)
-        return self.generator(z, seen)
+        return self.generator(z, self._see(given))
+
+    def _see(self, given: Rows) -> Tensor:
+        return torch.cat([self.layout.expand(given), given.present.float()], 1)
 
     def judge(self, x: Tensor, observed: Tensor) -> Tensor:
         return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
@@ -96,9 +130,13 @@ class GAN(Family):
         fake = layout.activate(self.complete(z, given), chance, TEMPERATURE)
         fake = torch.where(layout.spread(observed), real, fake)
 
+        if self.augment:
+            real, fake, observed = self._changed(real, fake, observed, generator)
+
         few = max(n // PENALTY_SHARE, 1)
         penalty = self._penalty(torch.cat([real[:few], fake[:few]]), observed[:few].repeat(2, 1))
         on_real, on_fake = self.judge(torch.cat([real, fake.detach()]), observed.repeat(2, 1)).chunk(2)
+        told = (on_real - on_fake).detach().sign().mean()
         contest = softplus(on_fake - on_real).mean()
         yield contest + self.gamma * penalty, list(self.critic.parameters())
 
@@ -106,6 +144,34 @@ class GAN(Family):
             on_real = self.judge(real, observed)
         loss = softplus(on_real - self.judge(fake, observed)).mean()
         yield loss, list(self.generator.parameters())
+
+        if self.augment:
+            yield self._adapt(told), []
+
+    def _changed(
+        self, real: Tensor, fake: Tensor, observed: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows as the critic sees them, a real one and its completion changed alike."""
+        d = self.layout.n_numbers
+        pixels, flags = self.disturb(
+            self.layout.shape,
+            torch.stack([real[:, :d], fake[:, :d]]),
+            observed[:, :d],
+            self.chance,
+            generator,
+        )
+        real, fake = (torch.cat([p, x[:, d:]], 1) for p, x in zip(pixels, (real, fake), strict=True))
+        return real, fake, torch.cat([flags, observed[:, d:]], 1)
+
+    @torch.no_grad()
+    def _adapt(self, told: Tensor) -> Tensor:
+        """Change more where pairs are told too well: by the critic's signs, as in equation 1 of Karras et al.
+
+        A relativistic critic has no level of its own, so its signs are those of differences.
+        """
+        self.chance += CHANCE_STEP * (told - TOLD).sign()
+        self.chance.clamp_(0, MOST_CHANCE)
+        return told
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Energy distance of generated to held-out rows (Szekely and Rizzo 2013); the loss says nothing."""
@@ -133,12 +199,29 @@ class GAN(Family):
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
     ) -> Rows:
         """Reveal a part of the row: a completion of what the earlier steps revealed."""
+        return self._reveal(k, rows, self.complete(self._noise(normals, k), rows), uniforms, barred)
+
+    def _noise(self, normals: Tensor, k: Tensor) -> Tensor:
+        noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
+        return noise.index_select(1, k.reshape(1))[:, 0]
+
+    def _reveal(self, k: Tensor, rows: Rows, out: Tensor, uniforms: Tensor, barred: Tensor) -> Rows:
         layout, d = self.layout, self.layout.n_numbers
         when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
-        noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
-        out = self.complete(noise.index_select(1, k.reshape(1))[:, 0], rows)
         drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
+
+    def mix(
+        self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor, fine_given: Rows
+    ) -> Rows:
+        """Do as `sample`, small shapes in the style of other noise, `fine`, and of what is given with that."""
+        styled, rows = cast(StyleGenerator, self.generator), given
+        for k in torch.arange(self.n_steps, device=normals.device):
+            seen = self._see(rows)
+            small = styled.styles(self._noise(fine, k), self._see(fine_given))
+            out = styled.draw(styled.styles(self._noise(normals, k), seen), small, seen)
+            rows = self._reveal(k, rows, out, uniforms, barred)
+        return rows
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """How far each part of the row is from its completion given the rest, and the completions.
@@ -146,10 +229,10 @@ class GAN(Family):
         The columns are hidden in turn, a group at a time, and completed from a few fixed noises.
         """
         layout, d = self.layout, self.layout.n_numbers
-        turn = layout.column_of_cell % GROUPS
+        turn = layout.turns()
         numbers, levels = torch.zeros_like(rows.numbers), rows.ids
         surprise = torch.zeros_like(rows.ids, dtype=rows.numbers.dtype)
-        for group in range(GROUPS):
+        for group in range(layout.n_turns):
             hidden = (turn == group).expand(rows.n, -1)
             given = layout.hide(rows, hidden)
             outs = self.complete(self.probes[:, None], given).mean(0)
