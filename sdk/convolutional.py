@@ -132,7 +132,7 @@ class Frame(nn.Module):
         self.size = (height + self.pad[3]) // 4, (wide + self.pad[1]) // 4
 
     def fold(self, *flat: Tensor) -> Tensor:
-        """Rows of pixels, (n, d) each, as the channels of places, (n, 4 * channels, height / 2, width / 2)."""
+        """Rows of pixels, (n, d) each, as channels of places, (n, channels, height / 2, width / 2)."""
         pixels = torch.cat([part.unflatten(1, self.shape).permute(0, 3, 1, 2) for part in flat], 1)
         if any(self.pad):
             pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
@@ -186,7 +186,7 @@ class ConvCritic(nn.Module):
         self, shape: tuple[int, int, int], n_scores: int, n_categories: int, width: int, depth: int
     ) -> None:
         super().__init__()
-        self.frame, self.n_beside = Frame(shape), n_scores
+        self.frame = Frame(shape)
         self.parts = [math.prod(shape), n_scores, math.prod(shape), n_categories]
         outer, inner = channels_of(width)
         self.enter = convolution(8 * shape[2], outer)
@@ -194,7 +194,7 @@ class ConvCritic(nn.Module):
         self.down = convolution(outer, inner, stride=2)
         self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
         self.gather = linear(inner * math.prod(self.frame.size), width)
-        self.beside = linear(n_scores + n_categories, width)
+        self.beside = linear(n_scores + n_categories, width) if n_categories else None
         self.leave = linear(width, 1)
 
     def forward(self, row: Tensor) -> Tensor:
@@ -203,6 +203,8 @@ class ConvCritic(nn.Module):
         h = self.outer(self.enter(self.frame.fold(pixels, observed)))
         h = self.inner(self.down(leaky(h)))
         found = leaky(self.gather(leaky(h).flatten(1)))
+        if self.beside is None:
+            return self.leave(found)
         meant = self.beside(torch.cat([scores, told], 1))
         return self.leave(found) + (found * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
 
@@ -254,7 +256,7 @@ class ConvGenerator(nn.Module):
 
 
 class Modulated(nn.Module):
-    """A convolution of 3 x 3 whose inputs a style scales; outputs keep their spread (StyleGAN2, section 2.2)."""
+    """A convolution of 3 x 3 whose inputs a style scales; outputs keep their spread (StyleGAN2, 2.2)."""
 
     def __init__(self, n_in: int, n_out: int, style: int, demodulate: bool = True) -> None:
         super().__init__()

@@ -304,9 +304,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         clusters = KMeans(k, n_init=1, random_state=seed % 2**32).fit(real, sample_weight=count)
         features = (codec.layout.measure(codec(*_tensors(table))) * memory.scale.cpu()).numpy()
         _, told = self._scorer.expected(codec.layout.unmeasure(memory.rows / memory.scale).to("cpu"))
-        names = [
-            f"cluster {c}{_mostly(self.schema_, told.numpy()[clusters.labels_ == c])}" for c in range(k)
-        ]
+        names = [f"cluster {c}{_mostly(self.schema_, told.numpy()[clusters.labels_ == c])}" for c in range(k)]
         shares = (
             np.bincount(clusters.labels_, count, k),
             np.bincount(clusters.predict(features), minlength=k).astype(np.float64),
@@ -378,7 +376,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         arrays: Sequence[NDArray[Any]],
         drawn_from: Callable[[int, int], Sequence[NDArray[np.float32]]],
     ) -> Table:
-        """Complete rows in chunks of one size: what the completer takes of them, and noise from row `start`."""
+        """Complete rows in chunks of one size: what the completer takes of them, and noise from a row on."""
         numbers, ids = np.empty_like(arrays[0]), np.empty_like(arrays[1])
         n, chunk = len(numbers), self._chunk()
         for start in range(0, n, chunk):

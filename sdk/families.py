@@ -236,8 +236,8 @@ class GAN(Styled):
     arXiv:2501.05441.
     T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
     quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
-    T. Karras, M. Aittala, J. Hellsten, S. Laine, J. Lehtinen, T. Aila. Training generative adversarial networks
-    with limited data. NeurIPS 2020, arXiv:2006.06676.
+    T. Karras, M. Aittala, J. Hellsten, S. Laine, J. Lehtinen, T. Aila. Training generative adversarial
+    networks with limited data. NeurIPS 2020, arXiv:2006.06676.
     J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets.
     ICML 2018, arXiv:1806.02920.
 

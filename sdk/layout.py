@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+
 class Rows(NamedTuple):
     """A batch of encoded rows.
 

@@ -33,14 +33,14 @@ class Styled(Estimator):
     ) -> Any:
         """Draw images with the large shapes of some and the small ones of others.
 
-        Row i takes the styles of its coarse layers from row i of ``generate(n, given, coarse)``, and with them
-        what is given; those of its fine layers from row i of ``generate(n, fine_given, fine)``.
+        Row i takes the styles of its coarse layers from row i of ``generate(n, given, coarse)``, and what is
+        given with them; those of its fine layers from row i of ``generate(n, fine_given, fine)``.
 
         Parameters
         ----------
         coarse, fine : int, Generator, RandomState or None
-            The random states that those images are generated with. Of twice the same, with the same given, the
-            images themselves come.
+            The random states that those images are generated with. Where both are the same, and the same is
+            given, the images themselves come.
         n : int, optional
             How many. By default as many as are given.
         given, fine_given : mapping of column name to value or sequence of values, or table of partial rows

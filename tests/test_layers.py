@@ -33,6 +33,7 @@ MODELS = {
     "layout",
     "networks",
     "convolutional",
+    "disturbing",
     "backbones",
     "piecewise",
     "preprocessing",
@@ -46,6 +47,7 @@ FITTING = {
     "streaming",
     "thresholds",
     "filling",
+    "modes",
     *WHY,
     "conditions",
     "parquet",
@@ -58,7 +60,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "detector", "families"}
+FACES = {"estimator", "detector", "styled", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -129,9 +131,12 @@ PLACES = {
     "memory": Place({"layout", "preprocessing"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
     "convolutional": Place({"errors", "layout", "networks"}, TORCH),
-    "backbones": Place({"errors", "layout", "networks", "convolutional"}, TORCH),
+    "disturbing": Place(set(), TORCH),
+    "backbones": Place({"errors", "layout", "networks", "convolutional", "disturbing"}, TORCH),
+    "modes": Place(set(), NUMPY),
     "models": Place(
-        {"errors", "noise", "layout", "networks", "convolutional", "backbones", "preprocessing", "memory"},
+        {"errors", "noise", "layout", "networks", "convolutional", "disturbing", "backbones", "preprocessing"}
+        | {"memory"},
         TORCH,
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
@@ -140,7 +145,8 @@ PLACES = {
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
+    "styled": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "families": Place(DATA | MODELS | FITTING | {"estimator", "detector", "styled"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),

@@ -76,7 +76,7 @@ class GAN(Family):
         )
         self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
-        # Penalised is the slope from a row to another, and levels of an image's label are as far apart as images.
+        # Slopes are penalised from row to row: levels of an image's label are as far apart as images are.
         reach = torch.cat([torch.ones(layout.n_numbers), torch.full((beside,), layout.reach)])
         self.register_buffer("reach", reach, persistent=False)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
@@ -214,7 +214,7 @@ class GAN(Family):
     def mix(
         self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor, fine_given: Rows
     ) -> Rows:
-        """Do as `sample`, small shapes in the style of other noise, `fine`, and of what is given with that."""
+        """Do as `sample`, small shapes in the style of other noise, `fine`, and of what it is given."""
         styled, rows = cast(StyleGenerator, self.generator), given
         for k in torch.arange(self.n_steps, device=normals.device):
             seen = self._see(rows)
