@@ -119,9 +119,8 @@ def styles(args: argparse.Namespace, say: Say) -> None:
     for seed in range(args.seeds):
         model, seconds = clocked(fashion.table, args.seconds, seed, style=True)
         for psi in (1.0, 0.75, 0.5):
-            made = drawn(model.set_truncation(psi), seed)
+            made = drawn(model.with_truncation(psi), seed)
             say(f"seed {seed}  {seconds:4.0f} s  psi {psi:.2f}  {fashion.told(made, asked())}")
-        model.set_truncation(1.0)
         own = fashion.judge.look(drawn(model, seed))[1]
         given, other = ({"label": np.roll(asked(), k).astype(str)} for k in (0, 3))
         mixed = model.mix(seed, seed + 1000, given=given, fine_given=other)["image"]

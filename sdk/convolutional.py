@@ -285,11 +285,6 @@ class StyleGenerator(nn.Module):
     shape, n_scores, latent_dim, width, depth
         As of `ConvGenerator`.
 
-    Attributes
-    ----------
-    truncation : float
-        Share of the way from the mean style to its own that an image's style goes.
-
     References
     ----------
     T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
@@ -300,7 +295,7 @@ class StyleGenerator(nn.Module):
         self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
     ) -> None:
         super().__init__()
-        self.frame, self.d, self.truncation = Frame(shape), math.prod(shape), 1.0
+        self.frame, self.d = Frame(shape), math.prod(shape)
         outer, inner = channels_of(width)
         self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
         self.mapping = nn.Sequential(
@@ -313,22 +308,21 @@ class StyleGenerator(nn.Module):
         self.fine = nn.ModuleList(Modulated(outer, outer, width) for _ in range(2 * max(depth // 3, 1)))
         self.leave = Modulated(outer, 4 * shape[2], width, demodulate=False)
         self.scores = linear(inner, n_scores) if n_scores else None
-        self.register_buffer("psi", torch.ones(()))
         fixed = torch.Generator().manual_seed(0)
         self.register_buffer("centre", torch.randn(CENTRE, latent_dim, generator=fixed), persistent=False)
 
-    def settle(self) -> None:
-        """Read the truncation anew."""
-        self.truncation = float(self.psi)
+    def styles(self, z: Tensor, seen: Tensor, truncation: float = 1.0) -> Tensor:
+        """Styles, (n, width), of noise and what is observed of the categories.
 
-    def styles(self, z: Tensor, seen: Tensor) -> Tensor:
-        """Styles, (n, width), of noise and what is observed of the categories, truncated."""
+        They go a share of their way from the mean style of these categories, `truncation` (Karras et al., CVPR
+        2019, arXiv 1812.04948, appendix B).
+        """
         labels = seen[:, self.d : -self.d]
         w = self._map(z, labels)
-        if self.truncation == 1:
+        if truncation == 1:
             return w
         mean = self._map(self.centre.repeat(len(z), 1), labels.repeat_interleave(CENTRE, 0))
-        return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, self.truncation)
+        return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, truncation)
 
     def _map(self, z: Tensor, labels: Tensor) -> Tensor:
         w: Tensor = self.mapping(torch.cat([nn.functional.normalize(z) * math.sqrt(z.shape[1]), labels], 1))

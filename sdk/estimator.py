@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -481,6 +481,17 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         named = device_named(device)
         self._learn(state._replace(model=state.model.to(named), memory=state.memory.to(named)))
         return self
+
+    def _with(self, **changes: Any) -> Self:
+        """Another fitted estimator, of other parameters of drawing, which shares the weights."""
+        other = clone(self).set_params(**changes)
+        check_parameters(other.get_params(deep=False))
+        state = self._state
+        model = other._build(state.codec.layout, torch.Generator(), state.width)
+        model.load_state_dict(state.model.state_dict(), assign=True)
+        device = next(state.model.parameters()).device
+        other._learn(state._replace(model=model.to(device).requires_grad_(False)))
+        return cast(Self, other)
 
     @property
     def _state(self) -> State:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import noise
@@ -23,7 +22,6 @@ from lookalike.models.gan import GAN as GANModel
 from lookalike.models.hybrid import Hybrid as HybridModel
 from lookalike.models.mixture import Mixture as MixtureModel
 from lookalike.models.vae import VAE as VAEModel
-from lookalike.parameters import check_parameters
 from lookalike.styled import Styled
 from lookalike.training import Callback
 
@@ -199,7 +197,10 @@ class GAN(Styled):
         By default 4e-3 for tables, 1e-2 for images.
     style : bool
         Of images: whether a mapping network turns noise into a style that scales each layer's channels, as in
-        StyleGAN2. Such styles can be mixed (`mix`) and truncated (`set_truncation`).
+        StyleGAN2. Such styles can be mixed (`mix`) and truncated.
+    truncation : float
+        Of styles: below 1 images are more usual and less varied, 0 gives one image for each label. It is used
+        when drawing; `with_truncation` tries others.
     augment : bool, optional
         Of images: whether the critic sees them moved, cut out, lighter and of other contrast, as often as it
         takes to keep it from learning them by heart. By default where there are fewer than 2,000.
@@ -272,6 +273,7 @@ class GAN(Styled):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         style: bool = False,
+        truncation: float = 1.0,
         augment: bool | None = None,
         early_stopping: bool = False,
         callbacks: Sequence[Callback] | None = None,
@@ -302,10 +304,13 @@ class GAN(Styled):
         self.n_steps = n_steps
         self.gamma = gamma
         self.style = style
+        self.truncation = truncation
         self.augment = augment
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         rank = len(layout.shape)
+        if self.truncation < 1 and not self.style:
+            raise SchemaError("truncation is of styles. Give style=True too, or leave truncation out.")
         for name, table in (("style", STYLED), ("augment", DISTURBANCES)):
             if getattr(self, name) and rank not in table:
                 raise SchemaError(f"{name}=True is for images, and this is a table. Leave it out.")
@@ -317,6 +322,7 @@ class GAN(Styled):
             n_steps=self.n_steps,
             gamma=self.gamma,
             style=self.style,
+            truncation=self.truncation,
             augment=self.augment,
             generator=generator,
         )
@@ -474,14 +480,7 @@ class Diffusion(Estimator):
         """
         check_is_fitted(self)
         changes = {"n_steps": n_steps, "guidance": guidance}
-        other = clone(self).set_params(**{name: new for name, new in changes.items() if new is not None})
-        check_parameters(other.get_params(deep=False))
-        state = self._state
-        model = other._build(state.codec.layout, torch.Generator(), state.width)
-        model.load_state_dict(state.model.state_dict(), assign=True)
-        device = next(state.model.parameters()).device
-        other._learn(state._replace(model=model.to(device).requires_grad_(False)))
-        return other
+        return self._with(**{name: new for name, new in changes.items() if new is not None})
 
 
 class Hybrid(Estimator):

@@ -55,7 +55,7 @@ RANGES = {
     "beta": Range(0, math.inf),
     "gamma": Range(0, math.inf),
     "guidance": Range(0, 100),
-    "psi": Range(0, 1),
+    "truncation": Range(0, 1),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
 CHOSEN_FROM_DATA = {

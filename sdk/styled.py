@@ -6,15 +6,14 @@ from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from lookalike import noise
 from lookalike.conditions import Request
-from lookalike.convolutional import StyleGenerator
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
 from lookalike.face import BLOCK
 from lookalike.models.gan import GAN
-from lookalike.parameters import RANGES
 from lookalike.replacing import put
 from lookalike.schema import Table
 from lookalike.verbs import Mixer
@@ -22,6 +21,8 @@ from lookalike.verbs import Mixer
 
 class Styled(Estimator):
     """Methods of `GAN` that need ``style=True``."""
+
+    style: bool
 
     def mix(
         self,
@@ -57,7 +58,7 @@ class Styled(Estimator):
             Of a model without styles, or if something else than values is given.
         """
         self._check("generate")
-        self._style("mix")
+        self._needs_styles("mix")
         schema, seeds = self.schema_, (noise.seed_from(coarse), noise.seed_from(fine))
         requests = list(Request.read(schema, given, n, seeds[0], BLOCK))
         total = sum(len(request.table) for request in requests)
@@ -68,40 +69,33 @@ class Styled(Estimator):
         ]
         return schema.decode(Table.join(blocks), seed=seeds[0])
 
-    def set_truncation(self, psi: float) -> Self:
-        """Draw more usual images, and fewer kinds of them, from now on.
-
-        A style goes only a share of the way from the mean style of its labels to its own (Karras et al.,
-        CVPR 2019, arXiv 1812.04948, appendix B). The share is kept in files.
+    def with_truncation(self, truncation: float) -> Self:
+        """Give this fitted model another truncation; nothing is trained, and scores stay as they are.
 
         Parameters
         ----------
-        psi : float
-            From 0, where all images of a label are alike, to 1, as they were learned.
+        truncation : float
+            As of the estimator.
 
         Returns
         -------
-        self
+        GAN
+            Another fitted estimator, which shares its weights with this one.
 
         Raises
         ------
         ConditionError
             Of a model without styles.
         ValueError
-            If psi is out of its range.
+            If the truncation is out of its range.
         """
-        self._check("generate")
-        styled = self._style("truncate")
-        RANGES["psi"].check("psi", psi)
-        styled.psi.fill_(psi)
-        styled.settle()
-        return self
+        check_is_fitted(self)
+        self._needs_styles("truncate")
+        return self._with(truncation=truncation)
 
-    def _style(self, verb: str) -> StyleGenerator:
-        network = cast(GAN, self.model_).generator
-        if not isinstance(network, StyleGenerator):
+    def _needs_styles(self, verb: str) -> None:
+        if not self.style:
             raise ConditionError(f"there are no styles to {verb}. Fit a GAN(style=True) to images.")
-        return network
 
     def _mixed(self, request: Request, other: Request, seed: int, fine: int) -> Table:
         if request.wanted or other.wanted:

@@ -77,16 +77,16 @@ def test_images_mixed_with_themselves_are_themselves(styled):
 
 def test_truncated_images_are_less_varied_and_files_keep_it(styled, tmp_path):
     def variety(psi):
-        made = styled.set_truncation(psi).generate(60, given={"label": "a"}, random_state=0)["image"]
+        made = styled.with_truncation(psi).generate(60, given={"label": "a"}, random_state=0)["image"]
         return made.astype(float).std(0).mean()
 
     whole, half, none = map(variety, (1.0, 0.5, 0.0))
     assert whole > half > none == 0
-    styled.set_truncation(0.5).save(tmp_path / "m.lookalike")
+    halved = styled.with_truncation(0.5)
+    halved.save(tmp_path / "m.lookalike")
     loaded = la.load(tmp_path / "m.lookalike")
-    made = styled.generate(5, random_state=0)["image"]
+    made = halved.generate(5, random_state=0)["image"]
     assert_array_equal(loaded.generate(5, random_state=0)["image"], made)
-    styled.set_truncation(1.0)
     assert (styled.generate(5, random_state=0)["image"] != made).any()
 
 
@@ -212,8 +212,8 @@ def test_what_is_not_for_tables_or_needs_styles_is_said(styled):
     with pytest.raises(la.ConditionError, match=r"no styles to mix. Fit a GAN\(style=True\)"):
         plain.mix(0, 1)
     with pytest.raises(la.ConditionError, match="no styles to truncate"):
-        plain.set_truncation(0.5)
-    with pytest.raises(ValueError, match="psi must be a number from 0 to 1, got 2"):
-        styled.set_truncation(2)
+        plain.with_truncation(0.5)
+    with pytest.raises(ValueError, match="truncation must be a number from 0 to 1, got 2"):
+        styled.with_truncation(2)
     with pytest.raises(la.ConditionError, match="mix is given values"):
         styled.mix(0, 1, 3, given={"label": la.OneOf(["a"])})

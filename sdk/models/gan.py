@@ -45,6 +45,8 @@ class GAN(Family):
         Weight of the gradient penalties.
     style : bool
         Whether a style draws an image.
+    truncation : float
+        Share of its way from the mean that a style goes.
     augment : bool or None
         Whether the critic sees changed images; None: where there are few.
     generator : torch.Generator
@@ -66,14 +68,14 @@ class GAN(Family):
         gamma: float,
         generator: torch.Generator,
         style: bool = False,
+        truncation: float = 1.0,
         augment: bool | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
         rank, beside = len(layout.shape), layout.width - layout.n_numbers
-        self.generator = (STYLED if style else GENERATORS)[rank](
-            layout.shape, beside, latent_dim, width, depth
-        )
+        self.truncation, kinds = truncation, STYLED if style else GENERATORS
+        self.generator = kinds[rank](layout.shape, beside, latent_dim, width, depth)
         self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
         # Slopes are penalised from row to row: levels of an image's label are as far apart as images are.
@@ -94,10 +96,6 @@ class GAN(Family):
         """Change images where there are few."""
         if self.augment is None:
             self.augment = self.disturb is not None and n < FEW
-
-    def settle(self) -> None:
-        if isinstance(self.generator, StyleGenerator):
-            self.generator.settle()
 
     def complete(self, z: Tensor, given: Rows) -> Tensor:
         """Coordinates and scores of levels, shape (..., n, width), from noise and the observed part."""
@@ -199,7 +197,19 @@ class GAN(Family):
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
     ) -> Rows:
         """Reveal a part of the row: a completion of what the earlier steps revealed."""
-        return self._reveal(k, rows, self.complete(self._noise(normals, k), rows), uniforms, barred)
+        z = self._noise(normals, k)
+        if self.truncation == 1:
+            out = self.complete(z, rows)
+        else:
+            w = self._style(z, rows)
+            out = self._styled(w, w, rows)
+        return self._reveal(k, rows, out, uniforms, barred)
+
+    def _style(self, z: Tensor, given: Rows) -> Tensor:
+        return cast(StyleGenerator, self.generator).styles(z, self._see(given), self.truncation)
+
+    def _styled(self, coarse: Tensor, fine: Tensor, given: Rows) -> Tensor:
+        return cast(StyleGenerator, self.generator).draw(coarse, fine, self._see(given))
 
     def _noise(self, normals: Tensor, k: Tensor) -> Tensor:
         noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
@@ -215,11 +225,10 @@ class GAN(Family):
         self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor, fine_given: Rows
     ) -> Rows:
         """Do as `sample`, small shapes in the style of other noise, `fine`, and of what it is given."""
-        styled, rows = cast(StyleGenerator, self.generator), given
+        rows = given
         for k in torch.arange(self.n_steps, device=normals.device):
-            seen = self._see(rows)
-            small = styled.styles(self._noise(fine, k), self._see(fine_given))
-            out = styled.draw(styled.styles(self._noise(normals, k), seen), small, seen)
+            small = self._style(self._noise(fine, k), fine_given)
+            out = self._styled(self._style(self._noise(normals, k), rows), small, rows)
             rows = self._reveal(k, rows, out, uniforms, barred)
         return rows
 
