@@ -241,8 +241,9 @@ class ConvGenerator(nn.Module):
     def forward(self, z: Tensor, seen: Tensor) -> Tensor:
         """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
         if z.ndim > 2:  # several noises for each row
-            many = seen.expand(len(z), -1, -1).flatten(0, 1)
-            return self(z.expand(-1, len(seen), -1).flatten(0, 1), many).unflatten(0, (len(z), -1))
+            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
+            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
+            return out.unflatten(0, (z.shape[0], -1))
         scores = seen.shape[1] - 2 * self.d
         pixels, labels, observed = seen.split([self.d, scores, self.d], 1)
         h = self.enter(self.frame.fold(pixels, observed))
@@ -314,14 +315,14 @@ class StyleGenerator(nn.Module):
     def styles(self, z: Tensor, seen: Tensor, truncation: float = 1.0) -> Tensor:
         """Styles, (n, width), of noise and what is observed of the categories.
 
-        They go a share of their way from the mean style of these categories, `truncation` (Karras et al., CVPR
-        2019, arXiv 1812.04948, appendix B).
+        They go a share of their way from the mean style of these categories, `truncation` (Karras et al.,
+        CVPR 2019, arXiv 1812.04948, appendix B).
         """
         labels = seen[:, self.d : -self.d]
         w = self._map(z, labels)
         if truncation == 1:
             return w
-        mean = self._map(self.centre.repeat(len(z), 1), labels.repeat_interleave(CENTRE, 0))
+        mean = self._map(self.centre.repeat(z.shape[0], 1), labels.repeat_interleave(CENTRE, 0))
         return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, truncation)
 
     def _map(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -331,8 +332,9 @@ class StyleGenerator(nn.Module):
     def forward(self, z: Tensor, seen: Tensor) -> Tensor:
         """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
         if z.ndim > 2:  # several noises for each row
-            many = seen.expand(len(z), -1, -1).flatten(0, 1)
-            return self(z.expand(-1, len(seen), -1).flatten(0, 1), many).unflatten(0, (len(z), -1))
+            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
+            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
+            return out.unflatten(0, (z.shape[0], -1))
         w = self.styles(z, seen)
         return self.draw(w, w, seen)
 
@@ -340,7 +342,7 @@ class StyleGenerator(nn.Module):
         """Complete rows by a style for the inner level, and one for the outer."""
         pixels, _, observed = seen.split([self.d, seen.shape[1] - 2 * self.d, self.d], 1)
         h = self.enter(self.frame.fold(pixels, observed))
-        start = self.constant.weight.view(1, -1, *self.frame.size)
+        start = self.constant(coarse.new_ones(1, 1)).unflatten(1, (-1, *self.frame.size))
         deep = start + self.down(leaky(h))
         for layer in self.coarse:
             deep = leaky(layer(deep, coarse)) * math.sqrt(2)
