@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
+from lookalike.adversaries import ConvCritic, ConvGenerator, StyleGenerator
 from lookalike.convolutional import ConvDecoder, ConvEncoder, UNet
+from lookalike.disturbing import disturb
 from lookalike.networks import ResidualMLP
 
 
@@ -33,3 +37,59 @@ ENCODERS: dict[int, Callable[..., ResidualMLP | ConvEncoder]] = {1: _encoder, 3:
 
 DECODERS: dict[int, Callable[..., ResidualMLP | ConvDecoder]] = {1: _decoder, 3: ConvDecoder}
 """By rank: a latent, and what an encoder sees, to coordinates, their spread, and categories."""
+
+
+def _completes_rows(shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int) -> ResidualMLP:
+    n = shape[0] + n_scores
+    return ResidualMLP(latent_dim + n + shape[0], n, width, depth)
+
+
+def _judges_rows(shape: tuple[int], n_scores: int, n_categories: int, width: int, depth: int) -> ResidualMLP:
+    return ResidualMLP(2 * shape[0] + n_scores + n_categories, 1, width, depth, norm=False)
+
+
+GENERATORS: dict[int, Callable[..., ResidualMLP | ConvGenerator]] = {1: _completes_rows, 3: ConvGenerator}
+"""By rank: noise, and a row with flags for the coordinates observed, to a whole row."""
+
+STYLED: dict[int, type[StyleGenerator]] = {3: StyleGenerator}
+"""By rank: generators whose styles can be mixed and truncated."""
+
+CRITICS: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _judges_rows, 3: ConvCritic}
+"""By rank: a row, with flags for the cells observed, to how real it looks."""
+
+
+def _draws_rows(
+    shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int, context: int
+) -> ResidualMLP:
+    n = shape[0] + n_scores
+    return ResidualMLP(latent_dim + 2 * n + shape[0], n, width, depth, context)
+
+
+def _draws_images(
+    shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int, context: int
+) -> UNet:
+    return UNet(shape, n_scores, width, depth, context, n_seen=2, latent_dim=latent_dim)
+
+
+STUDENTS: dict[int, Callable[..., ResidualMLP | UNet]] = {1: _draws_rows, 3: _draws_images}
+"""By rank: noise, noisy rows, what is expected of them, and which coordinates are observed to drawn rows."""
+
+
+def _compares_rows(
+    shape: tuple[int], n_scores: int, n_categories: int, width: int, depth: int, context: int
+) -> ResidualMLP:
+    n = 3 * shape[0] + 2 * n_scores + n_categories
+    return ResidualMLP(n, 1, width, depth, context, norm=False)
+
+
+def _compares_images(
+    shape: tuple[int, int, int], n_scores: int, n_categories: int, width: int, depth: int, context: int
+) -> ConvCritic:
+    return ConvCritic(shape, n_scores, n_categories, width, depth, context, n_seen=2)
+
+
+COMPARING: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _compares_rows, 3: _compares_images}
+"""By rank: critics that see a noisy row beside the row, and hear how noisy it is."""
+
+DISTURBANCES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {3: disturb}
+"""By rank: changes of what a critic sees, where there are some that leave its meaning alone."""

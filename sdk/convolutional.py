@@ -23,30 +23,42 @@ def channels_of(width: int, *shares: int) -> list[int]:
     return [max(width // share // GROUPS, 1) * GROUPS for share in shares]
 
 
-def places(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
-    """Height and width of an image after so many halvings, padded before."""
-    height, wide = (-(-side // 2**halvings) for side in shape[:2])
-    return height, wide
+class Frame(nn.Module):
+    """What a network of images does before and after its work: 2 x 2 pixels become channels of one place.
 
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    halvings : int
+        How often sides are halved inside, once by folding. What they do not divide is padded, and cut off again.
 
-def fold(flat: Tensor, shape: tuple[int, int, int], multiple: int) -> Tensor:
-    """Rows of pixels as images in which two by two pixels are channels of one place.
-
-    That is pixel unshuffle (Shi et al. 2016). Sides are padded to a multiple.
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width after them.
     """
-    height, wide, _ = shape
-    images = flat.unflatten(1, shape).permute(0, 3, 1, 2)
-    pad = (0, -wide % multiple, 0, -height % multiple)
-    if any(pad):
-        images = nn.functional.pad(images, pad, mode="replicate")
-    # What pixel_unshuffle does, which leaves an empty batch as it is.
-    return images.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
+    def __init__(self, shape: tuple[int, int, int], halvings: int = 2) -> None:
+        super().__init__()
+        self.shape, multiple = shape, 2**halvings
+        height, wide, _ = shape
+        self.pad = (0, -wide % multiple, 0, -height % multiple)
+        self.size = (height + self.pad[3]) // multiple, (wide + self.pad[1]) // multiple
 
-def unfold(folded: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Undo `fold`: rows of pixels, without the padding."""
-    height, wide, _ = shape
-    return nn.functional.pixel_shuffle(folded, 2)[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
+    def fold(self, *flat: Tensor) -> Tensor:
+        """Rows of pixels, (n, d) each, as channels of places, (n, channels, height / 2, width / 2)."""
+        pixels = torch.cat([part.unflatten(1, self.shape).permute(0, 3, 1, 2) for part in flat], 1)
+        if any(self.pad):
+            pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
+        folded = pixels.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        return folded.contiguous(memory_format=torch.channels_last)
+
+    def unfold(self, places: Tensor) -> Tensor:
+        """The way back, to rows of pixels (n, d)."""
+        height, wide, _ = self.shape
+        pixels = nn.functional.pixel_shuffle(places, 2)
+        return pixels[:, :, :height, :wide].permute(0, 2, 3, 1).flatten(1)
 
 
 class ConvResidual(nn.Module):
@@ -86,17 +98,29 @@ class UNet(nn.Module):
         stands before it: in equal time a network of fewer layers learns more.
     context : int
         Width of the context vector.
+    n_seen : int
+        Images, each with features beside it, that are seen together.
+    latent_dim : int
+        Of noise that is seen with them.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], n_scores: int, width: int, depth: int, context: int
+        self,
+        shape: tuple[int, int, int],
+        n_scores: int,
+        width: int,
+        depth: int,
+        context: int,
+        n_seen: int = 1,
+        latent_dim: int = 0,
     ) -> None:
         super().__init__()
-        self.shape, self.n_scores = shape, n_scores
-        channels = shape[2]
+        self.frame, self.n_seen = Frame(shape), n_seen
+        channels, self.parts = shape[2], [math.prod(shape), n_scores]
         outer, inner = channels_of(width, 4, 2)
-        self.enter = convolution(8 * channels, outer)
-        self.beside = linear(n_scores, context) if n_scores else None
+        self.enter = convolution(4 * (n_seen + 1) * channels, outer)
+        n_beside = n_seen * n_scores + latent_dim
+        self.beside = linear(n_beside, context) if n_beside else None
 
         def blocks(size: int, n: int) -> nn.ModuleList:
             return nn.ModuleList(ConvResidual(size, context) for _ in range(n))
@@ -114,24 +138,25 @@ class UNet(nn.Module):
         ]
         return [self.leave, *films] if self.scores is None else [self.leave, self.scores, *films]
 
-    def forward(self, seen: Tensor, observed: Tensor, *, context: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor, context: Tensor) -> Tensor:
         """Map pixels with the features beside them, (n, d + n_scores), to as many.
 
-        `observed` of shape (n, d) or (1, d) tells which pixels are given; `context` is (n, k) or (1, k).
+        The parts are noise where there is some, `n_seen` images with features, and which pixels are given, of
+        shape (n, d) or (1, d); `context` is (n, k) or (1, k).
         """
-        d = observed.shape[1]
-        pixels = [fold(part, self.shape, 4) for part in (seen[:, :d], observed.expand(seen.shape[0], -1))]
+        *latent, observed = parts
+        pixels, beside = zip(*(x.split(self.parts, 1) for x in latent[-self.n_seen :]), strict=True)
         if self.beside is not None:
-            context = context + self.beside(seen[:, d:])
+            context = context + self.beside(torch.cat([*latent[: -self.n_seen], *beside], 1))
         context = nn.functional.silu(context)
-        h = self.enter(torch.cat(pixels, 1).contiguous(memory_format=torch.channels_last))  # fast on a CPU
+        h = self.enter(self.frame.fold(*pixels, observed.expand(len(pixels[0]), -1)))
         deep = self.down(h)
         for block in self.inner:
             deep = block(deep, context)
         h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"))
         for block in self.outer:
             h = block(h, context)
-        flat = unfold(self.leave(nn.functional.silu(self.norm(h))), self.shape)
+        flat = self.frame.unfold(self.leave(nn.functional.silu(self.norm(h))))
         if self.scores is None:
             return flat
         return torch.cat([flat, self.scores(nn.functional.silu(deep).mean((2, 3)))], 1)
@@ -162,8 +187,7 @@ class Pyramid(nn.Module):
         self, shape: tuple[int, int, int], n_scores: int, width: int, blocks: Sequence[int], norm: bool = True
     ) -> None:
         super().__init__()
-        self.shape, self.n_pixels = shape, math.prod(shape)
-        self.multiple = 2 ** len(blocks)
+        self.frame, self.n_pixels = Frame(shape, len(blocks)), math.prod(shape)
         outer, inner = channels_of(width, *SHARES)
         channels = [outer, *(inner for _ in blocks[1:])]
         self.enter = convolution(8 * shape[2], outer)
@@ -177,8 +201,7 @@ class Pyramid(nn.Module):
     def forward(self, seen: Tensor) -> list[Tensor]:
         """Read rows: pixels, scores beside them, and flags of the pixels that are known."""
         d = self.n_pixels
-        pixels = [fold(part, self.shape, self.multiple) for part in (seen[:, :d], seen[:, -d:])]
-        h = self.enter(torch.cat(pixels, 1).contiguous(memory_format=torch.channels_last))
+        h = self.enter(self.frame.fold(seen[:, :d], seen[:, -d:]))
         if self.beside is not None:
             h = h + self.beside(seen[:, d:-d])[..., None, None]
         out = [self.blocks[0](h)]
@@ -213,7 +236,7 @@ class ConvEncoder(nn.Module):
         self.pyramid = Pyramid(shape, n_scores, width, [0] * (n - 1) + [depth], norm)
         inner = channels_of(width, SHARES[1])[0]
         self.norm = nn.GroupNorm(GROUPS, inner, affine=False) if norm else nn.Identity()
-        self.leave = linear(inner * math.prod(places(shape, n)), n_out)
+        self.leave = linear(inner * math.prod(self.pyramid.frame.size), n_out)
 
     def features(self, seen: Tensor) -> Tensor:
         """What the numbers are read from, (n, k)."""
@@ -244,11 +267,10 @@ class ConvDecoder(nn.Module):
         self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
     ) -> None:
         super().__init__()
-        self.shape = shape
         n, (outer, inner) = halvings(shape), channels_of(width, *SHARES)
-        self.places = places(shape, n)
         self.given = Pyramid(shape, n_scores, width, [0] * n)
-        self.enter = linear(latent_dim, inner * math.prod(self.places))
+        self.frame = self.given.frame
+        self.enter = linear(latent_dim, inner * math.prod(self.frame.size))
         self.context = linear(latent_dim + n_scores, 64)
         channels = [*(inner for _ in range(n - 1)), outer]
         self.blocks = nn.ModuleList(
@@ -262,11 +284,11 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, seen: Tensor) -> Tensor:
         """Map latents (n, latent_dim) and rows as `Pyramid` reads them, n or one, to (n, 2 d + n_scores)."""
-        d = math.prod(self.shape)
+        d = math.prod(self.frame.shape)
         seen = seen.expand(z.shape[0], -1)
         *above, deep = self.given(seen)
         context = nn.functional.silu(self.context(torch.cat([z, seen[:, d:-d]], 1)))
-        h = deep + self.enter(z).unflatten(1, (-1, *self.places))
+        h = deep + self.enter(z).unflatten(1, (-1, *self.frame.size))
         for block in self.blocks[0]:
             h = block(h, context)
         deep = h
@@ -274,8 +296,8 @@ class ConvDecoder(nn.Module):
             h = skip + up(nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
             for block in blocks:
                 h = block(h, context)
-        mean = unfold(self.leave(nn.functional.silu(self.norm(h))), self.shape)
-        spread = self.spread.repeat(d // self.shape[2]).expand(z.shape[0], -1)
+        mean = self.frame.unfold(self.leave(nn.functional.silu(self.norm(h))))
+        spread = self.spread.repeat(d // self.frame.shape[2]).expand(z.shape[0], -1)
         parts = [mean, spread]
         if self.scores is not None:
             parts.append(self.scores(nn.functional.silu(deep).mean((2, 3))))

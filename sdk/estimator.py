@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib import import_module
@@ -14,7 +15,8 @@ from typing import Any, ClassVar, Literal, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -28,7 +30,8 @@ from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
-from lookalike.parameters import RANGES, check_parameters
+from lookalike.modes import Modes, compared
+from lookalike.parameters import RANGES, Range, check_parameters
 from lookalike.persistence import State
 from lookalike.preprocessing import MAX_VALUES, TableCodec, TrainingRows, fit_coordinates
 from lookalike.schema import Schema, Table
@@ -45,6 +48,7 @@ STRAY_CHUNK = 8192
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
 LARGE = 10_000  # rows from which networks are wide
+MODE_ROWS, MODE_SIZE, MOST_MODES = 2000, 40, 50  # generated; remembered ones of a cluster, and clusters
 
 
 class Estimator(Face, OutlierMixin, BaseEstimator):
@@ -171,7 +175,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
         known = codec(*_tensors(anomalies)).to(device)
         memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
-        model.prepare(memory)
+        model.prepare(memory, len(training))
         if model.wary:
             afar = _afar(codec, memory, table.rows(training))
             training = training[~strays(afar).cpu().numpy()]
@@ -194,7 +198,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         schedule = Schedule(
             steps,
             size,
-            self.learning_rate or codec.layout.learning_rate,
+            self.learning_rate or model.learning_rate,
             PATIENCE if self.early_stopping else None,
             self.max_seconds,
             codec.layout.narrow and multiplies_narrow(device),
@@ -248,6 +252,68 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         digest.update(np.ascontiguousarray(table.ids).tobytes())
         return digest.hexdigest()
 
+    # ---- diagnosis ---------------------------------------------------------------------------------------
+
+    def diagnose_modes(
+        self,
+        made: Any = None,
+        *,
+        n: int = MODE_ROWS,
+        n_clusters: int | None = None,
+        random_state: noise.RandomState = None,
+    ) -> Modes:
+        """Tell which kinds of rows are drawn too rarely, or not at all.
+
+        The shares of generated rows are compared with those of real ones, by levels of each category, and by
+        clusters of remembered rows, in whichever each row is nearest.
+
+        Parameters
+        ----------
+        made : table like that of `fit`, optional
+            Generated rows; by default n new ones.
+        n : int
+        n_clusters : int, optional
+            By default one for 40 remembered rows, up to 50.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        Modes
+            With the names that are `missing` or `rare`, and the share of real rows that is `covered`.
+
+        Raises
+        ------
+        ConditionError
+            Of a model that cannot generate.
+        SchemaError
+            If `made` is no table like that of `fit`.
+        """
+        self._check("generate")
+        Range(1, math.inf, whole=True).check("n", n)
+        seed, codec, memory = noise.seed_from(random_state), self.codec_, self.memory_
+        if made is None:
+            table = Table.join(list(self._blocks(n, None, seed)))
+        else:
+            table = self.schema_.encode(made, owner=self._owner)
+        labels = []
+        for j, (column, count) in enumerate(zip(self.schema_.category_columns, codec.counts, strict=True)):
+            drawn = np.bincount(table.ids[:, j], minlength=len(count) + 2)[: len(count)]
+            names = [f"{column.name} = {level!r}" for level in column.levels]
+            labels += compared(names, count.astype(np.float64), drawn.astype(np.float64))
+        real = memory.rows.cpu().numpy()
+        k = n_clusters or int(np.clip(len(real) // MODE_SIZE, 2, MOST_MODES))
+        Range(1, len(real), whole=True).check("n_clusters", k)
+        count = memory.count.cpu().numpy().astype(np.float64)
+        clusters = KMeans(k, n_init=1, random_state=seed % 2**32).fit(real, sample_weight=count)
+        features = (codec.layout.measure(codec(*_tensors(table))) * memory.scale.cpu()).numpy()
+        _, told = self._scorer.expected(codec.layout.unmeasure(memory.rows / memory.scale).to("cpu"))
+        names = [f"cluster {c}{_mostly(self.schema_, told.numpy()[clusters.labels_ == c])}" for c in range(k)]
+        shares = (
+            np.bincount(clusters.labels_, count, k),
+            np.bincount(clusters.predict(features), minlength=k).astype(np.float64),
+        )
+        return Modes(tuple(labels), compared(names, *shares), int(count.sum()), len(table))
+
     # ---- what `Face` asks for ----------------------------------------------------------------------------
 
     def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:
@@ -300,18 +366,27 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return min(1 << rows.bit_length() - 1, CHUNK)
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
-        completer, n, chunk = (
-            Completer(self.codec_, cast(Family, self.model_), impute),
-            len(rows),
-            self._chunk(),
-        )
-        numbers, ids = np.empty_like(rows.numbers), np.empty_like(rows.ids)
+        completer = Completer(self.codec_, cast(Family, self.model_), impute)
+
+        def drawn_from(start: int, n: int) -> Sequence[NDArray[np.float32]]:
+            return noise.rows(seed, start, n, *completer.noise_size)
+
+        return self._drawn(completer, [rows.numbers, rows.ids, *known], drawn_from)
+
+    def _drawn(
+        self,
+        completer: Completer,
+        arrays: Sequence[NDArray[Any]],
+        drawn_from: Callable[[int, int], Sequence[NDArray[np.float32]]],
+    ) -> Table:
+        """Complete rows in chunks of one size: what the completer takes of them, and noise from a row on."""
+        numbers, ids = np.empty_like(arrays[0]), np.empty_like(arrays[1])
+        n, chunk = len(numbers), self._chunk()
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))
-            given = rows.numbers[part], rows.ids[part], known[0][part], known[1][part]
-            drawn_from = noise.rows(seed, start, chunk, *completer.noise_size)
+            given = padded(chunk, *(array[part] for array in arrays))
             with torch.inference_mode():
-                drawn = completer(*padded(chunk, *given), *map(torch.from_numpy, drawn_from))
+                drawn = completer(*given, *map(torch.from_numpy, drawn_from(start, chunk)))
             new = _table(*drawn).rows(slice(part.stop - start))
             numbers[part], ids[part] = new.numbers, new.ids
         return Table(numbers, ids)
@@ -410,6 +485,17 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self._learn(state._replace(model=state.model.to(named), memory=state.memory.to(named)))
         return self
 
+    def _with(self, **changes: Any) -> Self:
+        """Another fitted estimator, of other parameters of drawing, which shares the weights."""
+        other = clone(self).set_params(**changes)
+        check_parameters(other.get_params(deep=False))
+        state = self._state
+        model = other._build(state.codec.layout, torch.Generator(), state.width)
+        model.load_state_dict(state.model.state_dict(), assign=True)
+        device = next(state.model.parameters()).device
+        other._learn(state._replace(model=model.to(device).requires_grad_(False)))
+        return cast(Self, other)
+
     @property
     def _state(self) -> State:
         return State(
@@ -457,6 +543,16 @@ def _known_anomalies(y: object, n: int) -> NDArray[np.bool_]:
             f"y must hold -1 for known anomalies and 1 for other rows, got {strange[0]} as well."
         )
     return np.asarray(labels == -1)
+
+
+def _mostly(schema: Schema, ids: NDArray[np.int64]) -> str:
+    """The levels that most of a cluster's rows hold, in words."""
+    found = []
+    for column, held in zip(schema.category_columns, ids.T, strict=True):
+        level = int(np.bincount(held).argmax())
+        if level < len(column.levels) and (held == level).mean() > 0.5:
+            found.append(f"{column.name} = {column.levels[level]!r}")
+    return f", mostly {', '.join(found)}" if found else ""
 
 
 def device_named(name: str) -> torch.device:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from lookalike import noise
+from lookalike.backbones import DISTURBANCES, STYLED
 from lookalike.columns import Column
 from lookalike.detector import Detector
+from lookalike.errors import SchemaError
 from lookalike.estimator import Estimator
 from lookalike.layout import Layout
 from lookalike.models.diffusion import Diffusion as DiffusionModel
@@ -22,7 +23,7 @@ from lookalike.models.hybrid import Hybrid as HybridModel
 from lookalike.models.mixture import Mixture as MixtureModel
 from lookalike.models.vae import VAE as VAEModel
 from lookalike.noising import Noising
-from lookalike.parameters import check_parameters
+from lookalike.styled import Styled
 from lookalike.training import Callback
 
 
@@ -175,7 +176,7 @@ class VAE(Noising):
         )
 
 
-class GAN(Noising):
+class GAN(Styled, Noising):
     """Generative adversarial network.
 
     A relativistic critic with gradient penalties keeps training stable; the generator completes rows of which
@@ -208,7 +209,17 @@ class GAN(Noising):
         Time budget of training.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
+        By default 4e-3 for tables, 1e-2 for images.
+    style : bool
+        Of images: whether a mapping network turns noise into a style that scales each layer's channels, as in
+        StyleGAN2. Such styles can be mixed (`mix`) and truncated.
+    truncation : float
+        Of styles: below 1 images are more usual and less varied, 0 gives one image for each label. It is used
+        when drawing; `with_truncation` tries others.
+    augment : bool, optional
+        Of images: whether the critic sees them moved, cut out, lighter and of other contrast, as often as it
+        takes to keep it from learning them by heart. By default where there are fewer than 2,000.
     early_stopping : bool
         Stop when the energy distance to rows held out of training no longer falls; from 1,000 rows on. Off:
         it is a dull measure, and the last averaged weights are mostly the best.
@@ -240,6 +251,10 @@ class GAN(Noising):
     ----------
     Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024,
     arXiv:2501.05441.
+    T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
+    quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
+    T. Karras, M. Aittala, J. Hellsten, S. Laine, J. Lehtinen, T. Aila. Training generative adversarial
+    networks with limited data. NeurIPS 2020, arXiv:2006.06676.
     J. Yoon, J. Jordon, M. van der Schaar. GAIN: missing data imputation using generative adversarial nets.
     ICML 2018, arXiv:1806.02920.
 
@@ -272,7 +287,10 @@ class GAN(Noising):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 4e-3,
+        learning_rate: float | None = None,
+        style: bool = False,
+        truncation: float = 1.0,
+        augment: bool | None = None,
         early_stopping: bool = False,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -301,8 +319,17 @@ class GAN(Noising):
         self.depth = depth
         self.n_steps = n_steps
         self.gamma = gamma
+        self.style = style
+        self.truncation = truncation
+        self.augment = augment
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
+        rank = len(layout.shape)
+        if self.truncation < 1 and not self.style:
+            raise SchemaError("truncation is of styles. Give style=True too, or leave truncation out.")
+        for name, table in (("style", STYLED), ("augment", DISTURBANCES)):
+            if getattr(self, name) and rank not in table:
+                raise SchemaError(f"{name}=True is for images, and this is a table. Leave it out.")
         return GANModel(
             layout,
             latent_dim=self.latent_dim,
@@ -310,6 +337,9 @@ class GAN(Noising):
             depth=self.depth,
             n_steps=self.n_steps,
             gamma=self.gamma,
+            style=self.style,
+            truncation=self.truncation,
+            augment=self.augment,
             generator=generator,
         )
 
@@ -466,14 +496,7 @@ class Diffusion(Noising):
         """
         check_is_fitted(self)
         changes = {"n_steps": n_steps, "guidance": guidance}
-        other = clone(self).set_params(**{name: new for name, new in changes.items() if new is not None})
-        check_parameters(other.get_params(deep=False))
-        state = self._state
-        model = other._build(state.codec.layout, torch.Generator(), state.width)
-        model.load_state_dict(state.model.state_dict(), assign=True)
-        device = next(state.model.parameters()).device
-        other._learn(state._replace(model=model.to(device).requires_grad_(False)))
-        return other
+        return self._with(**{name: new for name, new in changes.items() if new is not None})
 
 
 class Hybrid(Noising):

@@ -187,6 +187,10 @@ class Layout(nn.Module):
         Of the diffusion that fits a latent's Gaussian prior to such rows; 0 leaves it Gaussian.
     grain : bool
         Whether a draw shows the noise that a decoder leaves in each coordinate, or what it expects.
+    n_turns : int
+        In which the columns of a row are hidden, to be completed from the rest.
+    reach : float
+        Spread of a whole row's coordinates, turned around: what a step from level to level is beside it.
     """
 
     noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
@@ -196,6 +200,8 @@ class Layout(nn.Module):
     narrow = False
     prior_steps = 0
     grain = True
+    n_turns = 4
+    reach = 1.0
     cell_of_feature: Tensor
     column_of_cell: Tensor
     own_order: Tensor
@@ -370,6 +376,10 @@ class Layout(nn.Module):
         out = cells.new_zeros(cells.shape[0], self.n_columns)
         return out.index_add(1, self.column_of_cell, cells)
 
+    def turns(self) -> Tensor:
+        """In which turn each cell is hidden, (n_cells,)."""
+        return self.column_of_cell % self.n_turns
+
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Draw which cells are observed, (n, n_cells) bool: none for half the rows, else a random share.
 
@@ -403,10 +413,20 @@ class ImageLayout(Layout):
     prior_steps = 6
     # Pixels' noise is white, and what a decoder misses of an image is not: it would look like sand on a lens.
     grain = False
+    n_turns = 2
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)
-        self.shape = shape
+        self.shape, self.reach = shape, math.prod(shape) ** -0.5
+
+    def turns(self) -> Tensor:
+        """Two by two pixels like the fields of a chessboard: every hole has known neighbours."""
+        height, width, channels = self.shape
+        device = self.column_of_cell.device
+        rows, columns = (torch.arange(side, device=device) // 2 for side in (height, width))
+        fields = (rows[:, None] + columns) % 2
+        labels = torch.arange(self.n_categories, device=device) % 2
+        return torch.cat([fields.flatten().repeat_interleave(channels), labels])
 
     def random_observed(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Draw which cells are observed, (n, n_cells) bool: each category nine times of ten.

@@ -96,7 +96,7 @@ class Noising(Estimator):
                 there, here = (model.noise_of(rows) for rows in ends)
                 for k in range(1, steps - 1):
                     normals = spherical(there, here, k / (steps - 1))
-                    drawn = self._drawn(normals, ends[0] if path[k] is first else ends[1])
+                    drawn = self._led(normals, ends[0] if path[k] is first else ends[1])
                     numbers[pairs, k] = drawn[: len(first) - start]
         return self.schema_.decode(Table(*(part.reshape(-1, part.shape[2]) for part in (numbers, ids))))
 
@@ -314,7 +314,7 @@ class Noising(Estimator):
         own = uniforms[:, : completer.model.noise_size[1]].to(completer.device)
         return completer.model.path(begun, normals, own, given, completer.bar.to(completer.device), first)
 
-    def _drawn(self, normals: Tensor, like: Rows) -> NDArray[np.float64]:
+    def _led(self, normals: Tensor, like: Rows) -> NDArray[np.float64]:
         """Numbers of the rows that noise leads to, given the categories of others."""
         completer = self._completer()
         uniforms = torch.full((like.n, completer.noise_size[1]), 0.5)

@@ -56,6 +56,7 @@ RANGES = {
     "gamma": Range(0, math.inf),
     "guidance": Range(0, 100),
     "sharpness": Range(0, math.inf),
+    "truncation": Range(0, 1),
     "max_levels": Range(2, 1_000_000, whole=True),
 }
 CHOSEN_FROM_DATA = {
@@ -92,6 +93,8 @@ _RULES = {
         lambda v: v is None or (isinstance(v, Sequence) and all(map(callable, v))),
         "be a sequence of callables, or None",
     ),
+    "style": _Rule(lambda v: isinstance(v, bool), "be True or False"),
+    "augment": _Rule(lambda v: v is None or isinstance(v, bool), "be True, False or None"),
     "early_stopping": _Rule(lambda v: isinstance(v, bool), "be True or False"),
     "verbose": _Rule(lambda v: isinstance(v, bool | numbers.Integral), "be True or False"),
     "device": _Rule(lambda v: isinstance(v, str), 'be "auto", "cpu", "cuda" or another that torch knows'),

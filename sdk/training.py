@@ -41,11 +41,21 @@ class Data(Protocol):
     def batch(self, index: Tensor, generator: torch.Generator) -> Any: ...
 
 
-class Trainable(Protocol):
-    """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
+class Pace(Protocol):
+    """How Adam goes about an objective."""
 
     @property
     def betas(self) -> tuple[float, float]: ...
+
+    @property
+    def times(self) -> float:
+        """How much of the learning rate."""
+
+
+class Trainable(Protocol):
+    """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
+
+    def pace(self, k: int) -> Pace: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -285,7 +295,7 @@ class _Run:
 
     def _optimizer(self, k: int, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         if k == len(self.optimizers):
-            optimizer = torch.optim.Adam(parameters, betas=self.model.betas, fused=True)
+            optimizer = torch.optim.Adam(parameters, betas=self.model.pace(k).betas, fused=True)
             for i, p in enumerate(parameters):
                 prefix = f"optimizer.{k}.{i}."
                 state = {
@@ -330,7 +340,7 @@ class _Run:
             self.peers.mean([p.grad for p in parameters if p.grad is not None])
             nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer = self._optimizer(k, parameters)
-            optimizer.param_groups[0]["lr"] = self._learning_rate()
+            optimizer.param_groups[0]["lr"] = self._learning_rate() * self.model.pace(k).times
             optimizer.step()
             optimizer.zero_grad()
 

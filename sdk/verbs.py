@@ -6,6 +6,7 @@ Estimators run these modules and exporters trace them, so what is exported is wh
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from lookalike.layout import Rows, add_up
 from lookalike.memory import Blend, Memory
 from lookalike.models.family import Family, Model
+from lookalike.models.gan import GAN
 from lookalike.preprocessing import TableCodec
 
 _FIRST = 1e-6  # the uniform that draws the most frequent of the levels that share the pooled one
@@ -159,3 +161,36 @@ class Completer(Verb):
     def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers and levels of sampled rows; the last of the uniforms choose among pooled levels."""
         return self.codec.decode(rows.to("cpu"), uniforms[:, self.model.noise_size[1] :])
+
+
+class Mixer(Completer):
+    """Images whose large shapes are in the style of one row, and small ones in that of another."""
+
+    def forward(  # type: ignore[override]  # of two rows
+        self,
+        numbers: Tensor,
+        ids: Tensor,
+        known_numbers: Tensor,
+        known_ids: Tensor,
+        fine_numbers: Tensor,
+        fine_ids: Tensor,
+        fine_known_numbers: Tensor,
+        fine_known_ids: Tensor,
+        normals: Tensor,
+        uniforms: Tensor,
+        fine: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Complete rows as `Completer` does; the parameters of `fine` are those of the other."""
+        given = self.given(numbers, ids, known_numbers, known_ids)
+        other = self.given(fine_numbers, fine_ids, fine_known_numbers, fine_known_ids)
+        device, own = self.device, self.model.noise_size[1]
+        rows = cast(GAN, self.model).mix(
+            normals.to(device),
+            uniforms[:, :own].to(device),
+            given,
+            self.bar.to(device),
+            fine.to(device),
+            other,
+        )
+        new_numbers, new_ids = self.decode(rows, uniforms)
+        return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)

@@ -33,6 +33,8 @@ MODELS = {
     "layout",
     "networks",
     "convolutional",
+    "disturbing",
+    "adversaries",
     "backbones",
     "piecewise",
     "preprocessing",
@@ -46,6 +48,7 @@ FITTING = {
     "streaming",
     "thresholds",
     "filling",
+    "modes",
     *WHY,
     "conditions",
     "parquet",
@@ -58,7 +61,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "noising", "detector", "families"}
+FACES = {"estimator", "noising", "detector", "styled", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -129,9 +132,13 @@ PLACES = {
     "memory": Place({"layout", "preprocessing"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
     "convolutional": Place({"errors", "layout", "networks"}, TORCH),
-    "backbones": Place({"errors", "layout", "networks", "convolutional"}, TORCH),
+    "adversaries": Place({"errors", "layout", "networks", "convolutional"}, TORCH),
+    "disturbing": Place(set(), TORCH),
+    "backbones": Place({"errors", "layout", "networks", "convolutional", "adversaries", "disturbing"}, TORCH),
+    "modes": Place(set(), NUMPY),
     "models": Place(
-        {"errors", "noise", "layout", "networks", "convolutional", "backbones", "preprocessing", "memory"},
+        {"errors", "noise", "layout", "networks", "convolutional", "adversaries", "disturbing", "backbones"}
+        | {"preprocessing", "memory"},
         TORCH,
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
@@ -141,7 +148,8 @@ PLACES = {
     "estimator": Place(DATA | MODELS | FITTING, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "noising": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator", "noising", "detector"}, TRAIN),
+    "styled": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "families": Place(DATA | MODELS | FITTING | {"estimator", "noising", "detector", "styled"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),

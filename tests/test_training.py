@@ -16,6 +16,7 @@ from torch import nn
 
 import lookalike as la
 from lookalike import archive, estimator, training
+from lookalike.models.family import Pace
 from lookalike.training import Schedule, train
 
 
@@ -35,12 +36,13 @@ class Rows:
 class Mean(nn.Module):
     """Learns the mean of numbers; `spoil` and `script` stand in for losses that go wrong or up and down."""
 
-    betas = (0.9, 0.99)
-
     def __init__(self, script=(), spoil=None):
         super().__init__()
         self.w = nn.Parameter(torch.zeros(1))
         self.script, self.spoil, self.seen, self.batches = iter(script), spoil, [], []
+
+    def pace(self, k):
+        return Pace((0.9, 0.99))
 
     def objectives(self, rows, generator):
         self.batches.append(rows)

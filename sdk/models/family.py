@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
 from lookalike.memory import Memory
+
+
+class Pace(NamedTuple):
+    """How Adam goes about an objective: its decay rates, and times how much of the learning rate."""
+
+    betas: tuple[float, float]
+    times: float = 1.0
 
 
 class Model(nn.Module, ABC):
@@ -34,8 +41,17 @@ class Model(nn.Module, ABC):
     measured: ClassVar[bool] = False
     wary: ClassVar[bool] = False
 
-    def prepare(self, memory: Memory) -> None:
-        """Hear what is remembered, before training."""
+    @property
+    def learning_rate(self) -> float:
+        """What suits the model where the user names none."""
+        return self.layout.learning_rate
+
+    def pace(self, k: int) -> Pace:
+        """How objective number `k` is learned."""
+        return Pace(self.betas)
+
+    def prepare(self, memory: Memory, n: int) -> None:
+        """Hear what is remembered, and of how many rows there are to learn from, before training."""
 
     def settle(self) -> None:
         """Work out what follows from the weights: they were changed from outside."""

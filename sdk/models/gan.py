@@ -3,25 +3,33 @@
 The loss is R3GAN's: a relativistic critic with zero-centred gradient penalties on real and on
 generated rows (Huang, Gokaslan, Kuleshov and Tompkin, "The GAN is dead; long live the GAN!", NeurIPS 2024,
 arXiv 2501.05441). The generator completes a row of which any part is observed, as in GAIN (Yoon, Jordon and
-van der Schaar, ICML 2018); the critic compares a real row with its completion.
+van der Schaar, ICML 2018); the critic compares a real row with its completion. Of few images it sees changed
+ones, the more often the better it tells pairs apart (Karras et al., NeurIPS 2020, arXiv 2006.06676).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from lookalike.adversaries import StyleGenerator
+from lookalike.backbones import CRITICS, DISTURBANCES, GENERATORS, STYLED
 from lookalike.layout import Layout, Rows
+from lookalike.memory import Memory
 from lookalike.models.family import Family
-from lookalike.networks import ResidualMLP, initialise
+from lookalike.networks import initialise
 
 TEMPERATURE = 0.7  # of the relaxed categories
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
-GROUPS = 4  # of columns, hidden in turn when scoring
-PROBES = 4  # fixed noises from which each is completed
+PROBES = 4  # fixed noises from which hidden columns are completed when scoring
+RATES = {1: 4e-3, 3: 1e-2}  # of learning, by rank
+FEW = 2000  # images, below which the critic would learn them by heart
+TOLD = 0.6  # share of pairs told rightly, less that of those told wrongly, that the changes aim at
+CHANCE_STEP, MOST_CHANCE = 1 / 256, 0.8  # of each change: above, changes would be learned as what images are
 
 
 class GAN(Family):
@@ -35,12 +43,19 @@ class GAN(Family):
         In which `sample` reveals a row.
     gamma : float
         Weight of the gradient penalties.
+    style : bool
+        Whether a style draws an image.
+    truncation : float
+        Share of its way from the mean that a style goes.
+    augment : bool or None
+        Whether the critic sees changed images; None: where there are few.
     generator : torch.Generator
         Draws the first weights.
     """
 
     betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
     probes: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -52,20 +67,42 @@ class GAN(Family):
         n_steps: int,
         gamma: float,
         generator: torch.Generator,
+        style: bool = False,
+        truncation: float = 1.0,
+        augment: bool | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
-        seen = layout.width + layout.n_numbers
-        self.generator = ResidualMLP(latent_dim + seen, layout.width, width, depth)
-        self.critic = ResidualMLP(layout.width + layout.n_cells, 1, width, depth, norm=False)
+        rank, beside = len(layout.shape), layout.width - layout.n_numbers
+        self.truncation, kinds = truncation, STYLED if style else GENERATORS
+        self.generator = kinds[rank](layout.shape, beside, latent_dim, width, depth)
+        self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
+        # Slopes are penalised from row to row: levels of an image's label are as far apart as images are.
+        reach = torch.cat([torch.ones(layout.n_numbers), torch.full((beside,), layout.reach)])
+        self.register_buffer("reach", reach, persistent=False)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
         self.register_buffer("probes", torch.cat([probes, -probes]))
+        self.augment = augment
+        self.disturb = DISTURBANCES.get(rank)
+        # Of each change. No gradient moves it, but it is part of a checkpoint, as parameters are.
+        self.chance = nn.Parameter(torch.zeros(()), requires_grad=False) if self.disturb else None
+
+    @property
+    def learning_rate(self) -> float:
+        return RATES[len(self.layout.shape)]
+
+    def prepare(self, memory: Memory, n: int) -> None:
+        """Change images where there are few."""
+        if self.augment is None:
+            self.augment = self.disturb is not None and n < FEW
 
     def complete(self, z: Tensor, given: Rows) -> Tensor:
         """Coordinates and scores of levels, shape (..., n, width), from noise and the observed part."""
-        seen = torch.cat([self.layout.expand(given), given.present.float()], 1)
-        return self.generator(z, seen)
+        return self.generator(z, self._see(given))
+
+    def _see(self, given: Rows) -> Tensor:
+        return torch.cat([self.layout.expand(given), given.present.float()], 1)
 
     def judge(self, x: Tensor, observed: Tensor) -> Tensor:
         return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
@@ -74,7 +111,7 @@ class GAN(Family):
         """Mean squared length of the critic's gradient, half of R1 + R2 with real and generated rows in x."""
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self.judge(x, observed).sum(), x, create_graph=True)
-        return slope.square().sum(1).mean()
+        return (slope * self.reach).square().sum(1).mean()
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
@@ -91,9 +128,13 @@ class GAN(Family):
         fake = layout.activate(self.complete(z, given), chance, TEMPERATURE)
         fake = torch.where(layout.spread(observed), real, fake)
 
+        if self.augment:
+            real, fake, observed = self._changed(real, fake, observed, generator)
+
         few = max(n // PENALTY_SHARE, 1)
         penalty = self._penalty(torch.cat([real[:few], fake[:few]]), observed[:few].repeat(2, 1))
         on_real, on_fake = self.judge(torch.cat([real, fake.detach()]), observed.repeat(2, 1)).chunk(2)
+        told = (on_real - on_fake).detach().sign().mean()
         contest = softplus(on_fake - on_real).mean()
         yield contest + self.gamma * penalty, list(self.critic.parameters())
 
@@ -101,6 +142,34 @@ class GAN(Family):
             on_real = self.judge(real, observed)
         loss = softplus(on_real - self.judge(fake, observed)).mean()
         yield loss, list(self.generator.parameters())
+
+        if self.augment:
+            yield self._adapt(told), []
+
+    def _changed(
+        self, real: Tensor, fake: Tensor, observed: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows as the critic sees them, a real one and its completion changed alike."""
+        d = self.layout.n_numbers
+        pixels, flags = self.disturb(
+            self.layout.shape,
+            torch.stack([real[:, :d], fake[:, :d]]),
+            observed[:, :d],
+            self.chance,
+            generator,
+        )
+        real, fake = (torch.cat([p, x[:, d:]], 1) for p, x in zip(pixels, (real, fake), strict=True))
+        return real, fake, torch.cat([flags, observed[:, d:]], 1)
+
+    @torch.no_grad()
+    def _adapt(self, told: Tensor) -> Tensor:
+        """Change more where pairs are told too well: by the critic's signs, as in equation 1 of Karras et al.
+
+        A relativistic critic has no level of its own, so its signs are those of differences.
+        """
+        self.chance += CHANCE_STEP * (told - TOLD).sign()
+        self.chance.clamp_(0, MOST_CHANCE)
+        return told
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Energy distance of generated to held-out rows (Szekely and Rizzo 2013); the loss says nothing."""
@@ -128,12 +197,40 @@ class GAN(Family):
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
     ) -> Rows:
         """Reveal a part of the row: a completion of what the earlier steps revealed."""
+        z = self._noise(normals, k)
+        if self.truncation == 1:
+            out = self.complete(z, rows)
+        else:
+            w = self._style(z, rows)
+            out = self._styled(w, w, rows)
+        return self._reveal(k, rows, out, uniforms, barred)
+
+    def _style(self, z: Tensor, given: Rows) -> Tensor:
+        return cast(StyleGenerator, self.generator).styles(z, self._see(given), self.truncation)
+
+    def _styled(self, coarse: Tensor, fine: Tensor, given: Rows) -> Tensor:
+        return cast(StyleGenerator, self.generator).draw(coarse, fine, self._see(given))
+
+    def _noise(self, normals: Tensor, k: Tensor) -> Tensor:
+        noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
+        return noise.index_select(1, k.reshape(1))[:, 0]
+
+    def _reveal(self, k: Tensor, rows: Rows, out: Tensor, uniforms: Tensor, barred: Tensor) -> Rows:
         layout, d = self.layout, self.layout.n_numbers
         when, what = uniforms[:, : layout.n_columns], uniforms[:, layout.n_columns :]
-        noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
-        out = self.complete(noise.index_select(1, k.reshape(1))[:, 0], rows)
         drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
+
+    def mix(
+        self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor, fine_given: Rows
+    ) -> Rows:
+        """Do as `sample`, small shapes in the style of other noise, `fine`, and of what it is given."""
+        rows = given
+        for k in torch.arange(self.n_steps, device=normals.device):
+            small = self._style(self._noise(fine, k), fine_given)
+            out = self._styled(self._style(self._noise(normals, k), rows), small, rows)
+            rows = self._reveal(k, rows, out, uniforms, barred)
+        return rows
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """How far each part of the row is from its completion given the rest, and the completions.
@@ -141,10 +238,10 @@ class GAN(Family):
         The columns are hidden in turn, a group at a time, and completed from a few fixed noises.
         """
         layout, d = self.layout, self.layout.n_numbers
-        turn = layout.column_of_cell % GROUPS
+        turn = layout.turns()
         numbers, levels = torch.zeros_like(rows.numbers), rows.ids
         surprise = torch.zeros_like(rows.ids, dtype=rows.numbers.dtype)
-        for group in range(GROUPS):
+        for group in range(layout.n_turns):
             hidden = (turn == group).expand(rows.n, -1)
             given = layout.hide(rows, hidden)
             outs = self.complete(self.probes[:, None], given).mean(0)

@@ -20,13 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from lookalike.backbones import COMPARING, STUDENTS
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.diffusion import Diffusion
-from lookalike.models.family import Denoising
-from lookalike.networks import Fourier, ResidualMLP, initialise, linear
+from lookalike.models.family import Denoising, Pace
+from lookalike.networks import Fourier, initialise, linear
 
+CONTEST = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
 TEMPERATURE = 0.7  # of the relaxed categories
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
+SHARE = {1: 1, 3: 2}  # by rank: of so many rows that the denoiser learns from, the student learns from one
+CALM = {1: Pace(CONTEST), 3: Pace((0.9, 0.99), 4)}  # by rank: how the denoiser learns, beside the contest
 
 
 class _Task(NamedTuple):
@@ -37,6 +41,7 @@ class _Task(NamedTuple):
     sigma: Tensor  # (n, 1)
     observed: Tensor  # (n, n_numbers), float
     certain: Tensor  # (n, n_cells), bool
+    guess: Tensor  # (n, width), what the denoiser expects
 
 
 class Hybrid(Denoising):
@@ -53,8 +58,6 @@ class Hybrid(Denoising):
     generator : torch.Generator
         Draws the first weights.
     """
-
-    betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
 
     def __init__(
         self,
@@ -73,11 +76,11 @@ class Hybrid(Denoising):
         levels = self.levels(n_steps, layout.noise)
         steps = [(*now, *after) for now, after in zip(levels, [*levels[1:], (0.0, 0.0)], strict=True)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
-        d = layout.n_numbers
+        rank, beside = len(layout.shape), layout.width - layout.n_numbers
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.student = ResidualMLP(latent_dim + 2 * layout.width + d, layout.width, width, depth, context=64)
+        self.student = STUDENTS[rank](layout.shape, beside, latent_dim, width, depth, context=64)
         self.look = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.critic = ResidualMLP(2 * layout.width + layout.n_cells, 1, width, depth, context=64, norm=False)
+        self.critic = COMPARING[rank](layout.shape, beside, layout.n_categories, width, depth, context=64)
         for module in (self.embed, self.student, self.look, self.critic):
             initialise(module, generator)
 
@@ -93,20 +96,26 @@ class Hybrid(Denoising):
         """Estimate the clean row by the teacher."""
         return self.teacher.denoise(x, sigma, observed)
 
+    def pace(self, k: int) -> Pace:
+        return Pace(CONTEST) if k else CALM[len(self.layout.shape)]
+
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.
 
         `z` of shape (n, latent_dim) is what the draw is a function of.
         """
-        d = self.layout.n_numbers
+        return self._completed(x, sigma, observed, self._guess(x, sigma, observed), z)
+
+    def _guess(self, x: Tensor, sigma: Tensor, observed: Tensor) -> Tensor:
         with torch.no_grad():
-            expected, scores = self.teacher.denoise(x, sigma, observed)
+            return torch.cat(self.teacher.denoise(x, sigma, observed), 1)
+
+    def _completed(self, x: Tensor, sigma: Tensor, observed: Tensor, guess: Tensor, z: Tensor) -> Tensor:
+        d = self.layout.n_numbers
         scale = 1 / (sigma**2 + 1).sqrt()
         visible = torch.cat([x[:, :d] * (1 + (1 - observed) * (scale - 1)), x[:, d:]], 1)
-        guess = torch.cat([expected, scores], 1)
         out = self.student(z, visible, guess, observed, context=self.embed(sigma[:, 0].log() / 4))
-        numbers = expected + (1 - observed) * sigma * scale * out[:, :d]
-        return torch.cat([numbers, scores + out[:, d:]], 1)
+        return guess + torch.cat([(1 - observed) * sigma * scale * out[:, :d], out[:, d:]], 1)
 
     def judge(self, task: _Task, rows: Tensor) -> Tensor:
         """Tell how real rows, (n, width), are, given the noisy ones that they were drawn from."""
@@ -120,10 +129,10 @@ class Hybrid(Denoising):
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         for loss, _ in self.teacher.objectives(rows, generator):
             yield loss, list(self.teacher.parameters())
-        task = self._task(rows, generator)
+        task = self._task(rows.take(slice(max(rows.n // SHARE[len(self.layout.shape)], 1))), generator)
         fake, other = self._draw(task, generator), self._draw(task, generator)
 
-        few = slice(max(rows.n // PENALTY_SHARE, 1))
+        few = slice(max(task.real.shape[0] // PENALTY_SHARE, 1))
         penalty = self._penalty(task, task.real, few) + self._penalty(task, fake, few)
         contest = softplus(self.judge(task, fake.detach()) - self.judge(task, task.real)).mean()
         yield contest + self.gamma * penalty / 2, [*self.critic.parameters(), *self.look.parameters()]
@@ -156,14 +165,17 @@ class Hybrid(Denoising):
         given = observed[:, :d].float()
         x = layout.join(clean + sigma * (1 - given) * noise, ids)
         certain = torch.cat([observed[:, :d], ids >= 0], 1)
-        return _Task(layout.join(clean, rows.ids), x, sigma, given, certain)
+        guess = self._guess(x, sigma, given)
+        return _Task(layout.join(clean, rows.ids), x, sigma, given, certain, guess)
 
     def _draw(self, task: _Task, generator: torch.Generator) -> Tensor:
         """Draw clean rows, (n, width), differentiable."""
         layout, (n, width), device = self.layout, task.x.shape, task.x.device
         z = torch.randn(n, self.latent_dim, generator=generator, device=device)
         u = torch.rand(n, width - layout.n_numbers, generator=generator, device=device).clamp(1e-6, 1 - 1e-6)
-        row = layout.activate(self.complete(task.x, task.sigma, task.observed, z), u, TEMPERATURE)
+        row = layout.activate(
+            self._completed(task.x, task.sigma, task.observed, task.guess, z), u, TEMPERATURE
+        )
         return torch.where(layout.spread(task.certain), task.real, row)
 
     def _penalty(self, task: _Task, rows: Tensor, few: slice) -> Tensor:

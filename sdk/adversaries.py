@@ -1,0 +1,229 @@
+"""Networks of images of which one judges what the other draws, without norms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lookalike.convolutional import Frame, channels_of
+from lookalike.networks import convolution, linear
+
+CENTRE = 64  # fixed noises whose styles have the mean to which styles are truncated
+
+
+def leaky(h: Tensor) -> Tensor:
+    return nn.functional.leaky_relu(h, 0.2)
+
+
+class FreeResidual(nn.Module):
+    """A residual block without a norm, which begins as the identity (as Fixup, Zhang et al. 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = convolution(channels, channels), convolution(channels, channels)
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.gain * self.second(leaky(self.first(leaky(h))))
+
+
+class ConvCritic(nn.Module):
+    """R3GAN's critic for images and categories beside them: no norm, residual blocks, leaky rectifiers.
+
+    What stands beside the pixels is projected on what was made of them (Miyato and Koyama 2018).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    n_scores, n_categories : int
+        Features beside the pixels, and the categories that they are of.
+    width, depth : int
+        As of `UNet`.
+    context : int
+        Width of a context vector, 0 for none.
+    n_seen : int
+        Images, each with features beside it, that are seen together.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        n_scores: int,
+        n_categories: int,
+        width: int,
+        depth: int,
+        context: int = 0,
+        n_seen: int = 1,
+    ) -> None:
+        super().__init__()
+        self.frame = Frame(shape)
+        self.parts = [*([math.prod(shape), n_scores] * n_seen), math.prod(shape), n_categories]
+        outer, inner = channels_of(width, 4, 2)
+        self.enter = convolution(4 * (n_seen + 1) * shape[2], outer)
+        self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
+        self.down = convolution(outer, inner, stride=2)
+        self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
+        self.gather = linear(inner * math.prod(self.frame.size), width)
+        n_beside = n_seen * n_scores + n_categories + context
+        self.beside = linear(n_beside, width) if n_beside else None
+        self.leave = linear(width, 1)
+
+    def forward(self, *parts: Tensor, context: Tensor | None = None) -> Tensor:
+        """Judge rows of `n_seen` images with features, and of flags for what is observed; shape (n, 1)."""
+        found = torch.cat(parts, 1).split(self.parts, 1)
+        h = self.outer(self.enter(self.frame.fold(*found[::2])))
+        h = self.inner(self.down(leaky(h)))
+        seen = leaky(self.gather(leaky(h).flatten(1)))
+        if self.beside is None:
+            return self.leave(seen)
+        meant = self.beside(torch.cat([*found[1::2], *(() if context is None else (context,))], 1))
+        return self.leave(seen) + (seen * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
+
+
+class ConvGenerator(nn.Module):
+    """R3GAN's generator for images and categories beside them, given any part of both.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width, channels.
+    n_scores : int
+        Features that stand beside the pixels, in and out.
+    latent_dim : int
+    width, depth : int
+        As of `UNet`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.frame, self.d = Frame(shape), math.prod(shape)
+        outer, inner = channels_of(width, 4, 2)
+        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
+        self.mapping = linear(latent_dim + n_scores, width)
+        self.basis = linear(width, inner * math.prod(self.frame.size))
+        self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
+        self.up = convolution(inner, outer)
+        self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
+        self.leave = convolution(outer, 4 * shape[2])
+        self.scores = linear(inner, n_scores) if n_scores else None
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
+        if z.ndim > 2:  # several noises for each row
+            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
+            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
+            return out.unflatten(0, (z.shape[0], -1))
+        scores = seen.shape[1] - 2 * self.d
+        pixels, labels, observed = seen.split([self.d, scores, self.d], 1)
+        h = self.enter(self.frame.fold(pixels, observed))
+        start = self.basis(leaky(self.mapping(torch.cat([z, labels], 1))))
+        deep = self.inner(start.unflatten(1, (-1, *self.frame.size)) + self.down(leaky(h)))
+        h = self.outer(h + self.up(nn.functional.interpolate(leaky(deep), scale_factor=2.0, mode="nearest")))
+        flat = self.frame.unfold(self.leave(leaky(h)))
+        if self.scores is None:
+            return flat
+        return torch.cat([flat, self.scores(leaky(deep).mean((2, 3)))], 1)
+
+
+class Modulated(nn.Module):
+    """A convolution of 3 x 3 whose inputs a style scales; outputs keep their spread (StyleGAN2, 2.2)."""
+
+    def __init__(self, n_in: int, n_out: int, style: int, demodulate: bool = True) -> None:
+        super().__init__()
+        self.style, self.convolution = linear(style, n_in), convolution(n_in, n_out)
+        self.demodulate = demodulate
+
+    def forward(self, h: Tensor, w: Tensor) -> Tensor:
+        # Scaling what goes in and comes out is scaling the weights, which would be others for each image.
+        scale = 1 + self.style(w)
+        out = nn.functional.conv2d(h * scale[..., None, None], self.convolution.weight, padding=1)
+        if self.demodulate:
+            size = scale.square() @ self.convolution.weight.square().sum((2, 3)).T
+            out = out * (size + 1e-8).rsqrt()[..., None, None]
+        return out + self.convolution.bias[:, None, None]  # type: ignore[index]  # there is one
+
+
+class StyleGenerator(nn.Module):
+    """StyleGAN2's generator, given any part of an image and of the categories beside it.
+
+    A mapping network turns noise and labels into a style. It scales the channels of each layer: on the inner
+    level those of large shapes, on the outer one those of small ones. Without noise inputs: all that is drawn
+    is in the style.
+
+    Parameters
+    ----------
+    shape, n_scores, latent_dim, width, depth
+        As of `ConvGenerator`.
+
+    References
+    ----------
+    T. Karras, S. Laine, M. Aittala, J. Hellsten, J. Lehtinen, T. Aila. Analyzing and improving the image
+    quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.frame, self.d = Frame(shape), math.prod(shape)
+        outer, inner = channels_of(width, 4, 2)
+        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
+        self.mapping = nn.Sequential(
+            *(linear(latent_dim + n_scores, width), nn.LeakyReLU(0.2)),
+            *(linear(width, width), nn.LeakyReLU(0.2)),
+        )
+        self.constant = linear(1, inner * math.prod(self.frame.size))
+        self.coarse = nn.ModuleList(Modulated(inner, inner, width) for _ in range(2 * depth))
+        self.up = Modulated(inner, outer, width)
+        self.fine = nn.ModuleList(Modulated(outer, outer, width) for _ in range(2 * max(depth // 3, 1)))
+        self.leave = Modulated(outer, 4 * shape[2], width, demodulate=False)
+        self.scores = linear(inner, n_scores) if n_scores else None
+        fixed = torch.Generator().manual_seed(0)
+        self.register_buffer("centre", torch.randn(CENTRE, latent_dim, generator=fixed), persistent=False)
+
+    def styles(self, z: Tensor, seen: Tensor, truncation: float = 1.0) -> Tensor:
+        """Styles, (n, width), of noise and what is observed of the categories.
+
+        They go a share of their way from the mean style of these categories, `truncation` (Karras et al.,
+        CVPR 2019, arXiv 1812.04948, appendix B).
+        """
+        labels = seen[:, self.d : -self.d]
+        w = self._map(z, labels)
+        if truncation == 1:
+            return w
+        mean = self._map(self.centre.repeat(z.shape[0], 1), labels.repeat_interleave(CENTRE, 0))
+        return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, truncation)
+
+    def _map(self, z: Tensor, labels: Tensor) -> Tensor:
+        w: Tensor = self.mapping(torch.cat([nn.functional.normalize(z) * math.sqrt(z.shape[1]), labels], 1))
+        return w
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
+        if z.ndim > 2:  # several noises for each row
+            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
+            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
+            return out.unflatten(0, (z.shape[0], -1))
+        w = self.styles(z, seen)
+        return self.draw(w, w, seen)
+
+    def draw(self, coarse: Tensor, fine: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows by a style for the inner level, and one for the outer."""
+        pixels, _, observed = seen.split([self.d, seen.shape[1] - 2 * self.d, self.d], 1)
+        h = self.enter(self.frame.fold(pixels, observed))
+        start = self.constant(coarse.new_ones(1, 1)).unflatten(1, (-1, *self.frame.size))
+        deep = start + self.down(leaky(h))
+        for layer in self.coarse:
+            deep = leaky(layer(deep, coarse)) * math.sqrt(2)
+        h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"), coarse)
+        for layer in self.fine:
+            h = leaky(layer(h, fine)) * math.sqrt(2)
+        flat = self.frame.unfold(self.leave(h, fine))
+        if self.scores is None:
+            return flat
+        return torch.cat([flat, self.scores(deep.mean((2, 3)))], 1)

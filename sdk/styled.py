@@ -1,0 +1,110 @@
+"""What can be done with the styles of a generator that has some: mix them, and truncate them."""
+
+from __future__ import annotations
+
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from lookalike import noise
+from lookalike.conditions import Request
+from lookalike.errors import ConditionError
+from lookalike.estimator import Estimator
+from lookalike.face import BLOCK
+from lookalike.models.gan import GAN
+from lookalike.replacing import put
+from lookalike.schema import Table
+from lookalike.verbs import Mixer
+
+
+class Styled(Estimator):
+    """Methods of `GAN` that need ``style=True``."""
+
+    style: bool
+
+    def mix(
+        self,
+        coarse: noise.RandomState,
+        fine: noise.RandomState,
+        n: int | None = None,
+        given: Any = None,
+        fine_given: Any = None,
+    ) -> Any:
+        """Draw images with the large shapes of some and the small ones of others.
+
+        Row i takes the styles of its coarse layers from row i of ``generate(n, given, coarse)``, and what is
+        given with them; those of its fine layers from row i of ``generate(n, fine_given, fine)``.
+
+        Parameters
+        ----------
+        coarse, fine : int, Generator, RandomState or None
+            The random states that those images are generated with. Where both are the same, and the same is
+            given, the images themselves come.
+        n : int, optional
+            How many. By default as many as are given.
+        given, fine_given : mapping of column name to value or sequence of values, or table of partial rows
+            As of `generate`, but values only; `fine_given` is `given` by default.
+
+        Returns
+        -------
+        ndarray or dict
+            As `generate` returns.
+
+        Raises
+        ------
+        ConditionError
+            Of a model without styles, or if something else than values is given.
+        """
+        self._check("generate")
+        self._needs_styles("mix")
+        schema, seeds = self.schema_, (noise.seed_from(coarse), noise.seed_from(fine))
+        requests = list(Request.read(schema, given, n, seeds[0], BLOCK))
+        total = sum(len(request.table) for request in requests)
+        others = Request.read(schema, given if fine_given is None else fine_given, total, seeds[1], BLOCK)
+        blocks = [
+            self._mixed(request, other, *(noise.child(seed, k << 32) for seed in seeds))
+            for k, (request, other) in enumerate(zip(requests, others, strict=True))
+        ]
+        return schema.decode(Table.join(blocks), seed=seeds[0])
+
+    def with_truncation(self, truncation: float) -> Self:
+        """Give this fitted model another truncation; nothing is trained, and scores stay as they are.
+
+        Parameters
+        ----------
+        truncation : float
+            As of the estimator.
+
+        Returns
+        -------
+        GAN
+            Another fitted estimator, which shares its weights with this one.
+
+        Raises
+        ------
+        ConditionError
+            Of a model without styles.
+        ValueError
+            If the truncation is out of its range.
+        """
+        check_is_fitted(self)
+        self._needs_styles("truncate")
+        return self._with(truncation=truncation)
+
+    def _needs_styles(self, verb: str) -> None:
+        if not self.style:
+            raise ConditionError(f"there are no styles to {verb}. Fit a GAN(style=True) to images.")
+
+    def _mixed(self, request: Request, other: Request, seed: int, fine: int) -> Table:
+        if request.wanted or other.wanted:
+            raise ConditionError("mix is given values, and got sets or ranges. Use generate for these.")
+        mixer = Mixer(self.codec_, cast(GAN, self.model_), impute=False)
+        arrays = [part for r in (request, other) for part in (r.table.numbers, r.table.ids, *r.known)]
+
+        def drawn_from(start: int, n: int) -> list[NDArray[np.float32]]:
+            own, others = (noise.rows(s, start, n, *mixer.noise_size) for s in (seed, fine))
+            return [*own, others[0]]
+
+        return put(request.table, request.known, self._drawn(mixer, arrays, drawn_from))
