@@ -217,8 +217,14 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.memory_ = memory
         some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
         energies = Energies(codec, model, memory, len(data))
-        told = (table.rows(training[some]), table.rows(watched[:MOST_WEIGHED]), anomalies)
-        self.blend_ = Blend.learn(*(energies.totals(*_tensors(rows)) for rows in told))
+        numbers, ids = _tensors(table.rows(training[some]))
+        forged = codec.layout.forged(numbers, seeded(seed, "forged", 0))
+        told = (
+            _tensors(table.rows(watched[:MOST_WEIGHED])),
+            _tensors(anomalies),
+            (forged, ids[: len(forged)]),
+        )
+        self.blend_ = Blend.learn(energies.totals(numbers, ids), *(energies.totals(*rows) for rows in told))
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
@@ -257,6 +263,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             raise ConditionError(
                 f"{self._owner} scores and explains, and cannot {task}. "
                 f"Fit a Mixture, VAE, GAN, Diffusion or Hybrid to {task} rows."
+            )
+        if task != "score" and self.schema_.template is not None:
+            raise ConditionError(
+                f"{self._owner} learned how images differ from {self.schema_.template.name!r}, their template: "
+                f"it scores, and cannot {task}. Fit images without a template to {task} them."
             )
 
     @property
@@ -498,7 +509,7 @@ def _fit_codec(
         numbers[0, j] = np.median(seen) if len(seen) else schema.number_columns[j].least
     sizes = [len(column.levels) for column in schema.category_columns]
     return TableCodec(
-        fit_coordinates(numbers, most_values, schema.image),
+        fit_coordinates(numbers, most_values, schema.raster),
         np.flatnonzero(tally.blank).tolist(),
         [count[:size] for count, size in zip(tally.levels, sizes, strict=True)],
         [int(count[size + 1]) for count, size in zip(tally.levels, sizes, strict=True)],
