@@ -38,7 +38,7 @@ from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
-MOST_WEIGHED = 2048  # rows on which energies are weighed
+MOST_WEIGHED = 2048  # rows on which energies are weighed, fewer where a feature is more work
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 STRAY_CHUNK = 8192
@@ -97,6 +97,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
     def _width(self, n: int) -> int:
         """Size of the model for n rows."""
         return int(self.width or (256 if n >= LARGE else 128))
+
+    def _steps(self, n: int, layout: Layout) -> int:
+        """Steps of training for n rows."""
+        return int(np.clip(self._pace * n**0.6, self._fewest_steps, self._most_steps))
 
     def _batch(self, n: int, layout: Layout) -> int:
         """Rows a step, fewer where a row is thousands of features wide."""
@@ -189,8 +193,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
-        pace = self._pace * len(data) ** 0.6
-        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
+        steps = self.max_steps or self._steps(len(data), codec.layout)
         schedule = Schedule(
             steps,
             size,
@@ -215,12 +218,13 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
-        some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
+        most = MOST_WEIGHED // codec.layout.weight
+        some = np.linspace(0, len(training) - 1, min(len(training), most)).astype(int)
         energies = Energies(codec, model, memory, len(data))
         numbers, ids = _tensors(table.rows(training[some]))
         forged = codec.layout.forged(numbers, seeded(seed, "forged", 0))
         told = (
-            _tensors(table.rows(watched[:MOST_WEIGHED])),
+            _tensors(table.rows(watched[:most])),
             _tensors(anomalies),
             (forged, ids[: len(forged)]),
         )
@@ -266,8 +270,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             )
         if task != "score" and self.schema_.template is not None:
             raise ConditionError(
-                f"{self._owner} learned how images differ from {self.schema_.template.name!r}, their template: "
-                f"it scores, and cannot {task}. Fit images without a template to {task} them."
+                f"{self._owner} learned how images differ from {self.schema_.template.name!r}, their "
+                f"template: it scores, and cannot {task}. Fit images without a template to {task} them."
             )
 
     @property

@@ -171,8 +171,8 @@ class Memory(nn.Module):
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
         Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
-        The last is the distance from the nearest as a share of that from the nearest known anomaly. Images have
-        one more for each scale of their patches.
+        The last is the distance from the nearest as a share of that from the nearest known anomaly. Images
+        have one more for each scale of their patches.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
@@ -317,13 +317,13 @@ class Blend(nn.Module):
         fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2)^4),
         for a gap in units of the spread. Known anomalies move the votes by how well each energy tells them
         from rows not seen, the more the more they are; they alone give likeness to them a vote. So do forged
-        anomalies, of kinds of data that can be forged, for all energies alike.
+        ones, where the kind of data can be forged.
 
         Parameters
         ----------
         fitted, unseen, anomalies, forged : sequence of Tensor of shape (n,), float64
-            Each energy of rows of the fit, of rows that it has not seen, of known anomalies and of forged ones;
-            there may be none of these three.
+            Each energy of rows of the fit, of rows that it has not seen, of known anomalies and of forged
+            ones; there may be none of these three.
         """
         usual, weight = [], []
         told = zip(fitted, unseen, anomalies, forged, strict=True)

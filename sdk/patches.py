@@ -28,6 +28,11 @@ REACH = 2.0  # by which places are stretched where they explain half of what pat
 AT_ONCE = 32  # images of which candidates are taken
 PART = 256  # remembered patches that are compared at once
 LEAST_WITHIN = 0.05  # of the spread of patches, that is not the place's
+WHITENED = {1: -0.125, 2: 0.0}
+"""By scale: the power of its variance by which a component is stretched. At -1/2 fine detail, which varies
+least, counts as much as the rest (Mahalanobis's distance), at 0 pixels do."""
+
+LEAST = 1e-4  # of the largest variance, below which none is told apart
 TINY = 1e-12
 
 
@@ -100,12 +105,14 @@ class Patches(nn.Module):
         window, place = torch.cat(windows), torch.cat(at)
         mean = window.mean(0)
         variance, components = torch.linalg.eigh(torch.cov((window - mean).T.double(), correction=0))
-        components = components[:, -COMPONENTS:].float()
+        variance = variance[-COMPONENTS:].clamp(min=TINY)
+        stretch = (variance / variance[-1]).clamp(min=LEAST) ** WHITENED[scale]
+        components = (components[:, -COMPONENTS:] * stretch).float()
         weight = components.T.unflatten(1, (shape[2], side, side)).contiguous()
         bias = -mean @ components
         # How much of what patches are is their place's: the mean image has nothing else.
         usual = _components(images.mean(0, keepdim=True), shape, scale, weight, bias)[0]
-        spread = variance[-COMPONENTS:].sum().clamp(min=TINY)
+        spread = (variance * stretch**2).sum()
         between = (usual.double().flatten(1).var(1, correction=0).sum() / spread).clamp(max=1 - LEAST_WITHIN)
         known = (between - (1 - between) / len(images)).clamp(min=0) / (1 - between)
         reach = (REACH * (known * spread / 2).sqrt()).float()
@@ -129,7 +136,7 @@ class Patches(nn.Module):
         """
         images = rows.clean
         here = _components(images, self.shape, self.scale, self.weight, self.bias).permute(0, 2, 3, 1)
-        seen = torch.cat([here, self.places.expand(len(here), -1, -1, -1)], 3).flatten(0, 2)
+        seen = torch.cat([here, self.places.expand(here.shape[0], -1, -1, -1)], 3).flatten(0, 2)
         parts = zip(self.from_each.split(PART, 1), self.length.split(PART), strict=True)
         nearest = torch.stack([(seen @ each + length).amin(1) for each, length in parts]).amin(0)
         distance = (nearest + add_up(seen * seen)).clamp(min=0)
