@@ -4,9 +4,9 @@
     python benchmarks/image_anomaly.py --data boards --seed 1
 
 boards: DeepPCB's patches of circuit boards, 64 x 64, black and white, each defect beside the same place of
-its template. "alone": learned from the first half of the good patches, tested on the others and the defects.
-Good patches are cut from templates, which are cleaner than boards as scanned. So "repaired" tests the same
-model on the defects and on these very patches with the defect covered by the template. "with templates":
+its template. "alone": learned from the first half of the good patches, tested on the others and on half of the
+defects. Good patches are cut from templates, which are cleaner than boards as scanned. So "repaired" tests the
+same model on the defects and on these very patches with the defect covered by the template. "with templates":
 learned from the repaired patches of the second third of the defects and tested on the last third. The
 first third of the defects, and of the good patches not learned, was used to choose settings, and is in no
 figure. Patches come board by board, so that parts hold other boards. Of pixels the AUROC is that of `heatmap`
@@ -108,7 +108,7 @@ def boards(say: Callable[[str], None], seed: int, tuning: bool) -> None:
     half, part = len(good) // 2, len(defect) // 3
     learned, rest = slice(part, 2 * part), slice(half + (len(good) - half) // 3, None)
     # What is learned of "template" is not tested in it, and is in the others.
-    bad, apart = slice(part, None), slice(2 * part, None)
+    bad, apart = slice(part, None, 2), slice(2 * part, None)
     if tuning:
         rest, bad, apart = slice(half, rest.start, 2), slice(0, part, 3), slice(0, part, 3)
     n_good, n_bad = len(good[rest]), len(defect[bad])

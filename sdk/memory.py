@@ -35,6 +35,7 @@ BY_HEART = 3.0  # spreads between rows of the fit and others, from which a model
 PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
 NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
+SAME = 1e-6  # of an energy, by which two may differ and be equal
 FLOOR = 1e-3  # of a usual energy: below it roots would tell rounding errors apart
 CHUNK = 2048
 
@@ -151,7 +152,7 @@ class Memory(nn.Module):
         x = layout.measure(rows) * scale
         doubt = torch.where(trusted(x, generator), 1.0, DOUBT)
         first, count = (part[:size] for part in _leaders(x).unique(return_counts=True))
-        images = x[first][doubt[first] == 1][:, : layout.n_numbers]
+        images = x[doubt == 1][:size, : layout.n_numbers]
         patches = [Patches.learn(layout.shape, k, images, size, generator) for k in scales(layout)]
         return cls(layout, scale, x[first], count.float(), doubt[first], known, patches)
 
@@ -357,8 +358,9 @@ class Blend(nn.Module):
 
 
 def _gini(odd: Tensor, usual: Tensor) -> Tensor:
-    """2 AUROC - 1 of telling odd from usual by what is higher, not below 0."""
-    above = (odd[:, None] > usual).double() + (odd[:, None] == usual).double() / 2
+    """2 AUROC - 1 of telling odd from usual by what is higher, not below 0; rounding tells nothing."""
+    higher, lower = (odd[:, None] > usual * end for end in (1 + SAME, 1 - SAME))
+    above = (higher.double() + lower.double()) / 2
     return (2 * above.mean() - 1).clamp(min=0)
 
 

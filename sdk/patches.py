@@ -33,6 +33,7 @@ WHITENED = {1: -0.125, 2: 0.0}
 least, counts as much as the rest (Mahalanobis's distance), at 0 pixels do."""
 
 LEAST = 1e-4  # of the largest variance, below which none is told apart
+ALIKE = 0.01  # a squared distance, below which patches are one: rounding would tell them apart
 TINY = 1e-12
 
 
@@ -130,7 +131,7 @@ class Patches(nn.Module):
         return {"weight": (k, shape[2], side, side), "bias": (k,), "reach": (), "patches": (m, k + 2)}
 
     def energies(self, rows: Rows) -> Tensor:
-        """Squared distance of the patches around each pixel from the nearest remembered, (n, pixels).
+        """Squared distance of the patch around each pixel from the nearest remembered, (n, pixels).
 
         Gathered to their fourth power mean, a soft maximum: the pixels' shares of it add up to it.
         """
@@ -139,7 +140,7 @@ class Patches(nn.Module):
         seen = torch.cat([here, self.places.expand(here.shape[0], -1, -1, -1)], 3).flatten(0, 2)
         parts = zip(self.from_each.split(PART, 1), self.length.split(PART), strict=True)
         nearest = torch.stack([(seen @ each + length).amin(1) for each, length in parts]).amin(0)
-        distance = (nearest + add_up(seen * seen)).clamp(min=0)
+        distance = (nearest + add_up(seen * seen)).clamp(min=0) + ALIKE
         height, width, channels = self.shape
         grid = distance.unflatten(0, (-1, *self.places.shape[:2]))
         pixels = functional.interpolate(grid[:, None], scale_factor=float(STEP), mode="nearest")
