@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lookalike.families import Hybrid as Hybrid
     from lookalike.families import Mixture as Mixture
     from lookalike.identifiers import Identifier as Identifier
+    from lookalike.images import Template as Template
     from lookalike.levelled import Boolean as Boolean
     from lookalike.levelled import Categorical as Categorical
     from lookalike.levelled import Constant as Constant
@@ -96,6 +97,7 @@ _MODULES = {
     "loading": ("load",),
     "synthesizer": ("Synthesizer",),
     "identifiers": ("Identifier",),
+    "images": ("Template",),
     "levelled": ("Boolean", "Categorical", "Constant"),
     "measured": ("Datetime", "Duration", "Number"),
     "online": ("OnlineSelector",),

@@ -23,8 +23,9 @@ class Detector(Estimator):
 
     Scores by three energies that complement each other, brought to one scale without labels: how far a
     trained denoiser moves a row, how far the exact denoiser of remembered rows does, and how far it is from
-    the nearest of them. Rows that may be anomalies themselves are not learned from. Fits and scores in a
-    fraction of the time of the others; it does not generate.
+    the nearest of them; of images, how far each small patch is from the nearest remembered. Rows that may be
+    anomalies themselves are not learned from. Fits and scores in a fraction of the time of the others; it
+    does not generate.
 
     Parameters
     ----------
@@ -42,7 +43,8 @@ class Detector(Estimator):
     memory : int
         Rows remembered to score with, at most.
     max_steps : int, optional
-        Of training; by default it grows like n_rows^0.6, from 800 to 2,000.
+        Of training; by default it grows like n_rows^0.6, from 800 to 2,000, and is a twentieth of that for
+        images.
     max_seconds : float, optional
         Time budget of training.
     batch_size : int, optional
@@ -79,6 +81,8 @@ class Detector(Estimator):
     V. Livernoche. K-DSM. 2026, arXiv:2605.06955 (one denoising at noise that suits each column).
     V. Livernoche, V. Jain, Y. Hezaveh, S. Ravanbakhsh. On diffusion modeling for anomaly detection. ICLR
     2024, arXiv:2305.18593 (diffusion time from nearest neighbours).
+    K. Roth et al. Towards total recall in industrial anomaly detection. CVPR 2022, arXiv:2106.08265
+    (distances of patches).
     T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based generative
     models. NeurIPS 2022, arXiv:2206.00364, appendix B.3 (the exact denoiser).
 
@@ -137,6 +141,10 @@ class Detector(Estimator):
         )
         self.width = width
         self.depth = depth
+
+    def _steps(self, n: int, layout: Layout) -> int:
+        # Of images patches say more than a network that sees rows of pixels, which would take long to learn.
+        return max(super()._steps(n, layout) // layout.weight, 1)
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
         return DetectorModel(layout, width=width, depth=self.depth, generator=generator)

@@ -41,7 +41,7 @@ from lookalike.verbs import Completer, Energies, Scorer
 
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
-MOST_WEIGHED = 2048  # rows on which energies are weighed
+MOST_WEIGHED = 2048  # rows on which energies are weighed, fewer where a feature is more work
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 STRAY_CHUNK = 8192
@@ -101,6 +101,10 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
     def _width(self, n: int) -> int:
         """Size of the model for n rows."""
         return int(self.width or (256 if n >= LARGE else 128))
+
+    def _steps(self, n: int, layout: Layout) -> int:
+        """Steps of training for n rows."""
+        return int(np.clip(self._pace * n**0.6, self._fewest_steps, self._most_steps))
 
     def _batch(self, n: int, layout: Layout) -> int:
         """Rows a step, fewer where a row is thousands of features wide."""
@@ -193,8 +197,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
-        pace = self._pace * len(data) ** 0.6
-        steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
+        steps = self.max_steps or self._steps(len(data), codec.layout)
         schedule = Schedule(
             steps,
             size,
@@ -222,10 +225,17 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
-        some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
+        most = MOST_WEIGHED // codec.layout.weight
+        some = np.linspace(0, len(training) - 1, min(len(training), most)).astype(int)
         energies = Energies(codec, model, memory, len(data))
-        told = (table.rows(training[some]), table.rows(watched[:MOST_WEIGHED]), anomalies)
-        self.blend_ = Blend.learn(*(energies.totals(*_tensors(rows)) for rows in told))
+        numbers, ids = _tensors(table.rows(training[some]))
+        forged = codec.layout.forged(numbers, seeded(seed, "forged", 0))
+        told = (
+            _tensors(table.rows(watched[:most])),
+            _tensors(anomalies),
+            (forged, ids[: len(forged)]),
+        )
+        self.blend_ = Blend.learn(energies.totals(numbers, ids), *(energies.totals(*rows) for rows in told))
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
@@ -326,6 +336,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             raise ConditionError(
                 f"{self._owner} scores and explains, and cannot {task}. "
                 f"Fit a Mixture, VAE, GAN, Diffusion or Hybrid to {task} rows."
+            )
+        if task != "score" and self.schema_.template is not None:
+            raise ConditionError(
+                f"{self._owner} learned how images differ from {self.schema_.template.name!r}, their "
+                f"template: it scores, and cannot {task}. Fit images without a template to {task} them."
             )
 
     @property
@@ -597,7 +612,7 @@ def _fit_codec(
         numbers[0, j] = np.median(seen) if len(seen) else schema.number_columns[j].least
     sizes = [len(column.levels) for column in schema.category_columns]
     return TableCodec(
-        fit_coordinates(numbers, most_values, schema.image),
+        fit_coordinates(numbers, most_values, schema.raster),
         np.flatnonzero(tally.blank).tolist(),
         [count[:size] for count, size in zip(tally.levels, sizes, strict=True)],
         [int(count[size + 1]) for count, size in zip(tally.levels, sizes, strict=True)],

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from lookalike.columns import FAMILY_WORDS, Column, Port
 from lookalike.errors import SchemaError
 from lookalike.measured import Number
-from lookalike.values import Array, Name, Storage
+from lookalike.values import Array, Name, Storage, Values
 
-__all__ = ["Image", "is_shape"]
+__all__ = ["Image", "Template", "is_shape"]
 
 UNIT, SIGNED, BYTE = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)  # what pixels lie between by convention
 BEYOND = 0.5  # of its width, by which values may leave a range that is none of these
 MOST_PIXELS = 1 << 20  # of one image, all channels counted
 CHANNELS = (1, 2, 3, 4)
+MOST_SHIFT = 64
 
 
 def is_shape(value: Any) -> bool:
@@ -206,6 +207,70 @@ class Image(Column):
     def describe(self) -> str:
         size = " x ".join(map(str, self.shape[:2]))
         return f"{size}, {self.channels} channel{'s'[: self.channels != 1]}, {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Template(Image):
+    """What each image of another column should look like: what is learned and judged is how it differs.
+
+    Parameters
+    ----------
+    of : str
+        The column of images.
+    shift : int
+        Pixels by which an edge may be off its place without being a difference.
+
+    Examples
+    --------
+    >>> import lookalike as la
+    >>> la.Detector(schema={"template": la.Template(of="image")}).schema["template"]
+    Template()
+    """
+
+    kind: ClassVar[str] = "template"
+
+    of: Name = "image"
+    shift: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.shift) is not int or not 0 <= self.shift <= MOST_SHIFT:
+            raise ValueError(f"shift must be a whole number from 0 to {MOST_SHIFT}, got {self.shift!r}.")
+
+    def fit(self, values: Values) -> Self:
+        """Refuse a column that holds no images."""
+        raise SchemaError(f"column {values.name!r} holds no images, and cannot be {self!r}.")
+
+    def cells(self) -> tuple[Number, ...]:
+        """None: a model sees the image's alone."""
+        return ()
+
+    def check(self, image: Image) -> None:
+        """Refuse an image that could not be compared."""
+        mine, others = ((c.shape, c.storage.family) for c in (self, image))
+        widths = sorted(column.high - column.low for column in (self, image))
+        if mine != others or widths[1] > 2 * widths[0]:
+            raise SchemaError(
+                f"column {self.name!r} is the template of {image.name!r}, and has to be like it: it holds "
+                f"{self.describe()} ({self.storage.native}), but {image.name!r} {image.describe()} "
+                f"({image.storage.native}). Resize or scale one of them."
+            )
+
+    def compared(self, numbers: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far numbers of images lie above or below all that their templates have nearby, (n, size)."""
+        reach = 2 * self.shift + 1
+        least = most = template.reshape(-1, *self.grid)
+        for axis in (1, 2):
+            border = [(self.shift, self.shift) if k == axis else (0, 0) for k in range(4)]
+            least, most = (
+                np.lib.stride_tricks.sliding_window_view(np.pad(side, border, "edge"), reach, axis)
+                for side in (least, most)
+            )
+            least, most = least.min(-1), most.max(-1)
+        least, most = (side.reshape(numbers.shape) for side in (least, most))
+        return np.maximum(numbers - most, 0) - np.maximum(least - numbers, 0)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, of {self.of!r}"
 
 
 def _family(pictures: Array) -> str:

@@ -390,6 +390,10 @@ class Layout(nn.Module):
         columns = torch.rand(n, self.n_columns, generator=generator, device=device) < share
         return pick(columns, self.column_of_cell)
 
+    def forged(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """Make anomalies of numbers, (n, n_numbers), where it is known how: (m, n_numbers)."""
+        return numbers[:0]
+
 
 class ImageLayout(Layout):
     """An image, and categories beside it.
@@ -448,3 +452,19 @@ class ImageLayout(Layout):
         pixels = ((kind < 0.1) & outside) | ((kind > 0.95) & scattered)
         labels = uniform(self.n_categories) < 0.9
         return torch.cat([pixels[..., None].expand(-1, -1, -1, channels).flatten(1), labels], 1)
+
+    def forged(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """Paste a small rectangle of another image into each, elsewhere than it stood.
+
+        CutPaste: Li, Sohn, Yoon and Pfister, CVPR 2021, arXiv 2104.04015.
+        """
+        images, n = numbers.unflatten(1, self.shape), len(numbers)
+        inside = []
+        for length in self.shape[:2]:
+            size, start = torch.rand(2, n, 1, generator=generator)
+            extent = length * (1 + 2 * size) / 8
+            at = torch.arange(length) + 0.5 - start * (length - extent)
+            inside.append((at > 0) & (at < extent))
+        box = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+        others = images.roll((n // 2, self.shape[0] // 2, self.shape[1] // 2), (0, 1, 2))
+        return torch.where(box, others, images).flatten(1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows, add_up
+from lookalike.patches import Patches, scales
 from lookalike.preprocessing import squash
 
 SIGMA = 0.5  # of the blur, on columns of unit spread
@@ -34,6 +35,7 @@ BY_HEART = 3.0  # spreads between rows of the fit and others, from which a model
 PRIOR_LABELS = 5  # known anomalies that weigh as much as knowing of none
 NOWHERE = 1e9  # a squared distance
 TINY = 1e-12  # an energy that is none
+SAME = 1e-6  # of an energy, by which two may differ and be equal
 FLOOR = 1e-3  # of a usual energy: below it roots would tell rounding errors apart
 CHUNK = 2048
 
@@ -102,6 +104,8 @@ class Memory(nn.Module):
         By how much squared distances from each are multiplied: 1 for a row that is trusted.
     anomalies : Tensor of shape (a, width)
         Features of rows that are known to be anomalies, scaled; there may be none.
+    patches : sequence of Patches
+        Of the rows, where they are images, at each scale.
     """
 
     scale: Tensor
@@ -114,10 +118,18 @@ class Memory(nn.Module):
     from_each: Tensor
 
     def __init__(
-        self, layout: Layout, scale: Tensor, rows: Tensor, count: Tensor, doubt: Tensor, anomalies: Tensor
+        self,
+        layout: Layout,
+        scale: Tensor,
+        rows: Tensor,
+        count: Tensor,
+        doubt: Tensor,
+        anomalies: Tensor,
+        patches: Sequence[Patches] = (),
     ) -> None:
         super().__init__()
         self.layout = layout
+        self.patches = nn.ModuleList(patches)
         tensors = {"scale": scale, "rows": rows, "count": count, "doubt": doubt, "anomalies": anomalies}
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
@@ -140,7 +152,9 @@ class Memory(nn.Module):
         x = layout.measure(rows) * scale
         doubt = torch.where(trusted(x, generator), 1.0, DOUBT)
         first, count = (part[:size] for part in _leaders(x).unique(return_counts=True))
-        return cls(layout, scale, x[first], count.float(), doubt[first], known)
+        images = x[doubt == 1][:size, : layout.n_numbers]
+        patches = [Patches.learn(layout.shape, k, images, size, generator) for k in scales(layout)]
+        return cls(layout, scale, x[first], count.float(), doubt[first], known, patches)
 
     def place(self, rows: Rows) -> Tensor:
         """Where rows stand, (n, width)."""
@@ -153,12 +167,13 @@ class Memory(nn.Module):
         return self.layout.unmeasure((self.rows[i] + SIGMA * noise) / self.scale)
 
     def energies(self, rows: Rows) -> list[Tensor]:
-        """Tell how odd each cell is, in two ways, (n, n_cells); in three where anomalies are known.
+        """Tell how odd each cell is, in two ways, (n, n_cells), and in one more where anomalies are known.
 
         How far denoising moves it, squared; and how far it is, in the mean square, from the nearest
         remembered rows, which estimates the diffusion time at which the row would be usual (Livernoche, Jain,
         Hezaveh and Ravanbakhsh, "On diffusion modeling for anomaly detection", ICLR 2024, arXiv 2305.18593).
-        The third is the distance from the nearest as a share of that from the nearest known anomaly.
+        The last is the distance from the nearest as a share of that from the nearest known anomaly. Images
+        have one more for each scale of their patches.
         """
         x = self.place(rows)
         # One product and one selection over all that is remembered; the rest is done with the few selected.
@@ -171,6 +186,8 @@ class Memory(nn.Module):
         moved = ((_denoised(distance, weight) * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
         near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ square)[:, 0]
         found = [self._cells(part, rows.present) for part in (moved, near)]
+        for patches in self.patches:
+            found.append(nn.functional.pad(patches.energies(rows), (0, self.layout.n_categories)))
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)
             known = torch.where(known > BLIND**2, known, NOWHERE).amin(1, keepdim=True)
@@ -288,28 +305,39 @@ class Blend(nn.Module):
         self.register_buffer("weight", weight)
 
     @classmethod
-    def learn(cls, fitted: Sequence[Tensor], unseen: Sequence[Tensor], anomalies: Sequence[Tensor]) -> Blend:
+    def learn(
+        cls,
+        fitted: Sequence[Tensor],
+        unseen: Sequence[Tensor],
+        anomalies: Sequence[Tensor],
+        forged: Sequence[Tensor],
+    ) -> Blend:
         """Choose the weights.
 
         Energies are brought to one spread, so that each has one vote. A model that explains the rows it was
         fitted on better than others has learned them by heart, and loses its say: by 1 / (1 + (gap / 2)^4),
         for a gap in units of the spread. Known anomalies move the votes by how well each energy tells them
-        from rows not seen, the more the more they are; they alone give likeness to them a vote.
+        from rows not seen, the more the more they are; they alone give likeness to them a vote. So do forged
+        ones, where the kind of data can be forged.
 
         Parameters
         ----------
-        fitted, unseen, anomalies : sequence of Tensor of shape (n,), float64
-            Each energy of rows of the fit, of rows that it has not seen, and of known anomalies; there may be
-            none of these two.
+        fitted, unseen, anomalies, forged : sequence of Tensor of shape (n,), float64
+            Each energy of rows of the fit, of rows that it has not seen, of known anomalies and of forged
+            ones; there may be none of these three.
         """
         usual, weight = [], []
-        for k, (energy, other, odd) in enumerate(zip(fitted, unseen, anomalies, strict=True)):
+        told = zip(fitted, unseen, anomalies, forged, strict=True)
+        for k, (energy, other, odd, made) in enumerate(told):
             middle = energy.median().clamp(min=TINY)
             root, root_unseen = (e / middle * _slope(e / middle) for e in (energy, other))
             low, high = root.quantile(torch.tensor(CLIPPED, dtype=root.dtype, device=root.device))
             spread = root.clamp(low, high).std(correction=0).clamp(min=LEAST_SPREAD)
             gap = (root_unseen.median() - root.median()).clamp(min=0) / spread if len(other) else spread * 0
             vote = 1 / (1 + (gap / BY_HEART) ** 4)
+            if len(made):
+                tells = _gini(made, other if len(other) else energy) ** 2
+                vote = vote * (PRIOR_LABELS + len(made) * tells) / (PRIOR_LABELS + len(made))
             if len(odd):
                 alike = len(fitted) - 1  # likeness to known anomalies is told last
                 tells = _gini(odd, other if len(other) else energy) ** 2
@@ -330,8 +358,9 @@ class Blend(nn.Module):
 
 
 def _gini(odd: Tensor, usual: Tensor) -> Tensor:
-    """2 AUROC - 1 of telling odd from usual by what is higher, not below 0."""
-    above = (odd[:, None] > usual).double() + (odd[:, None] == usual).double() / 2
+    """2 AUROC - 1 of telling odd from usual by what is higher, not below 0; rounding tells nothing."""
+    higher, lower = (odd[:, None] > usual * end for end in (1 + SAME, 1 - SAME))
+    above = (higher.double() + lower.double()) / 2
     return (2 * above.mean() - 1).clamp(min=0)
 
 

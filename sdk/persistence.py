@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from lookalike.layout import Layout
 from lookalike.memory import Blend, Memory
 from lookalike.models.family import Model
 from lookalike.parameters import RANGES, check_parameters
+from lookalike.patches import Patches, scales
 from lookalike.preprocessing import OF_PIXELS, TABLES, Numbers, Pixels, TableCodec
 from lookalike.schema import Schema
 from lookalike.training import History
@@ -173,7 +174,13 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
     known = arrays["anomalies"].shape
     require(known[1:] == shape[1:], f"its known anomalies have shape {known}")
     wanted = {"scale": shape[1:], "rows": shape, "count": shape[:1], "doubt": shape[:1], "anomalies": known}
-    _check_tensors(arrays, {k: torch.empty(v, device="meta") for k, v in wanted.items()}, "memory")
+    remembered = [(scale, f"patches.{i}") for i, scale in enumerate(scales(layout))]
+    shapes = dict(wanted)
+    for _, part in remembered:
+        m = len(arrays[f"{part}.patches"])
+        require(m, "it remembers no patches of its images")
+        shapes |= {f"{part}.{name}": size for name, size in Patches.sizes(layout.shape, m).items()}
+    _check_tensors(arrays, {k: torch.empty(v, device="meta") for k, v in shapes.items()}, "memory")
     require(
         all(np.isfinite(a).all() for a in arrays.values())
         and (arrays["count"] >= 1).all()
@@ -181,7 +188,15 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
         and (arrays["scale"] > 0).all(),
         "its memory is not one of rows",
     )
-    return Memory(layout, *(torch.from_numpy(arrays[name].copy()) for name in wanted))
+
+    def tensors(names: Iterable[str], part: dict[str, NDArray[Any]]) -> list[torch.Tensor]:
+        return [torch.from_numpy(part[name].copy()) for name in names]
+
+    patches = [
+        Patches(layout.shape, scale, *tensors(Patches.sizes(layout.shape, 1), _part(arrays, part)))
+        for scale, part in remembered
+    ]
+    return Memory(layout, *tensors(wanted, dict(arrays)), patches)
 
 
 def _blend(arrays: Arrays) -> Blend:
@@ -209,8 +224,8 @@ def _codec(schema: Schema, data: Mapping[str, Any], arrays: Arrays) -> TableCode
         and RANGES["max_levels"].holds(data["max_levels"]),
         "its codec is not that of its schema",
     )
-    if schema.image is not None:
-        return TableCodec.from_dict(_pixels(schema.image, arrays), data)
+    if schema.raster is not None:
+        return TableCodec.from_dict(_pixels(schema.raster, arrays), data)
     shape = arrays["value"].shape
     require(len(shape) == 2 and shape[0] == d and shape[1] >= 2, f"its tables of numbers have shape {shape}")
     shapes = dict(zip(TABLES, (shape, shape, shape, shape[:1], shape[:1]), strict=True))

@@ -38,7 +38,7 @@ from lookalike.columns import Column, Encoded, Ignored
 from lookalike.errors import ConditionError, LookalikeWarning, SchemaError, did_you_mean
 from lookalike.frames import WRITERS, open_frame
 from lookalike.identifiers import Identifier
-from lookalike.images import Image
+from lookalike.images import Image, Template
 from lookalike.levelled import Boolean, Categorical, Constant, Levelled
 from lookalike.measured import Datetime, Duration, Measured, Number, decimals_of, precision_of
 from lookalike.values import Array, Name, Storage, UnreadableError, Values, shorten, values_of
@@ -54,13 +54,25 @@ __all__ = [
     "Number",
     "Schema",
     "Table",
+    "Template",
 ]
 
 _SHOWN_COLUMNS = 40
 
 _KINDS: dict[str, type[Column]] = {
     kind.kind: kind
-    for kind in (Number, Datetime, Duration, Categorical, Boolean, Constant, Identifier, Image, Ignored)
+    for kind in (
+        Number,
+        Datetime,
+        Duration,
+        Categorical,
+        Boolean,
+        Constant,
+        Identifier,
+        Image,
+        Template,
+        Ignored,
+    )
 }
 
 # The first that suits is taken: what has one value is constant whatever its type, and a key is no number.
@@ -191,9 +203,10 @@ class Schema:
             elif isinstance(wishes.get(name), Ignored):
                 columns.append(wishes[name].learned(name=name))  # unread: it may be of any type
             elif (pictures := pictures_of(frame, position)) is not None:
-                if name in wishes:
-                    raise SchemaError(f"column {name!r} holds images, and cannot be {wishes[name]!r}.")
-                columns.append(Image().learn(name, pictures))
+                wish = wishes.get(name, Image())
+                if not isinstance(wish, Image):
+                    raise SchemaError(f"column {name!r} holds images, and cannot be {wish!r}.")
+                columns.append(wish.learn(name, pictures))
             else:
                 values = frame.column(position)
                 kind = wishes.get(name) or infer(values, plain_array=_is_numeric_matrix(frame))
@@ -223,6 +236,8 @@ class Schema:
         """The columns of images, and which of the numbers are theirs."""
         found, start = [], 0
         for column in self.columns:
+            if isinstance(column, Template):
+                continue
             size = column.size if isinstance(column, Image) else isinstance(column, Measured)
             if isinstance(column, Image):
                 found.append((column, slice(start, start + size)))
@@ -233,6 +248,19 @@ class Schema:
     def image(self) -> Image | None:
         """The column of images, if there is one: beside it there are no other numbers."""
         return self.images[0][0] if self.images else None
+
+    @property
+    def template(self) -> Template | None:
+        """The column that says what images should look like, if there is one."""
+        return next((column for column in self.columns if isinstance(column, Template)), None)
+
+    @property
+    def raster(self) -> Image | None:
+        """The images as a model sees them: where there is a template, how they differ from it."""
+        image = self.image
+        if image is None or self.template is None:
+            return image
+        return image.learned(low=image.low - image.high, high=image.high - image.low)
 
     @cached_property
     def category_columns(self) -> tuple[Levelled, ...]:
@@ -290,6 +318,9 @@ class Schema:
         )
         for image, part in self.images:
             numbers[:, part] = image.encode(pictures_of(frame, position[image.name]), allow_missing)
+        if self.template is not None:
+            wanted = self.template.encode(pictures_of(frame, position[self.template.name]))
+            numbers = self.template.compared(numbers, wanted)
         for array, columns in cells:
             for k, column in enumerate(columns):
                 at = position[column.name]
@@ -384,6 +415,10 @@ class Schema:
             raise SchemaError(
                 f"expected arrays of shapes {shape[0]} and {shape[1]}, got {table.numbers.shape} and "
                 f"{table.ids.shape}."
+            )
+        if self.template is not None:
+            raise SchemaError(
+                f"how images differ from {self.template.name!r}, their template, does not tell how they look."
             )
         cells = {"numbers": iter(table.numbers.T), "ids": iter(table.ids.T)}
         pictures = {image.name: image.decode(table.numbers[:, part]) for image, part in self.images}
@@ -500,13 +535,24 @@ class Schema:
 
 
 def _check_image(columns: Sequence[Column]) -> None:
-    """An image may have labels beside it, and no other numbers."""
-    images = [column for column in columns if isinstance(column, Image)]
+    """An image may have labels and a template beside it, and no other numbers."""
+    templates = [column for column in columns if isinstance(column, Template)]
+    images = [column for column in columns if isinstance(column, Image) and column not in templates]
     numbers = [column for column in columns if isinstance(column, Measured)]
     if len(images) > 1:
         raise SchemaError(
-            f"columns {images[0].name!r} and {images[1].name!r} both hold images: one can be learned."
+            f"columns {images[0].name!r} and {images[1].name!r} both hold images: one can be learned. If one "
+            f"shows what the other should look like, say schema={{{images[1].name!r}: "
+            f"la.Template(of={images[0].name!r})}}."
         )
+    if len(templates) > 1:
+        raise SchemaError(f"columns {templates[0].name!r} and {templates[1].name!r} are both templates.")
+    for template in templates:
+        if [template.of] != [image.name for image in images]:
+            raise SchemaError(
+                f"column {template.name!r} is the template of {template.of!r}, which is no column of images."
+            )
+        template.check(images[0])
     if images and numbers:
         name = numbers[0].name
         raise SchemaError(

@@ -62,10 +62,14 @@ class Energies(Verb):
         return [torch.where(novel, self.surprise_of_new, cells.cpu()) for cells in found], expected.to("cpu")
 
     def totals(self, numbers: Tensor, ids: Tensor) -> list[Tensor]:
-        """Each energy of whole rows, (n,), float64."""
+        """Each energy of whole rows, (n,), float64; in the more parts, the more work a feature is."""
+        size = max(math.ceil(len(ids) / self.codec.layout.weight), 1)
+        found = []
         with torch.inference_mode():
-            parts, _ = self.apart(numbers, ids)
-        return [cells.double().sum(1) for cells in parts]
+            for part in zip(numbers.split(size), ids.split(size), strict=True):
+                cells, _ = self.apart(*part)
+                found.append([energy.double().sum(1) for energy in cells])
+        return [torch.cat(totals) for totals in zip(*found, strict=True)]
 
 
 class Scorer(Energies):

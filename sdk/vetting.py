@@ -9,7 +9,7 @@ from typing import Any
 
 from lookalike.columns import Encoded
 from lookalike.errors import ArtifactError
-from lookalike.images import Image, is_shape
+from lookalike.images import MOST_SHIFT, Image, is_shape
 from lookalike.levelled import Levelled
 from lookalike.measured import Measured
 from lookalike.schema import Schema
@@ -113,6 +113,8 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "step": lambda v: is_whole(v) and 0 < v < 1 << 64,
     "decimals": lambda v: v is None or (is_whole(v) and 0 <= v <= 20),
     "shape": is_shape,
+    "of": lambda v: isinstance(v, str) or is_whole(v),
+    "shift": lambda v: is_count(v) and v <= MOST_SHIFT,
     "levels": lambda v: all_of(v, _is_scalar) and len(set(v)) == len(v),
     "counts": lambda v: all_of(v, is_count),
     "style": lambda v: isinstance(v, str),

@@ -38,6 +38,7 @@ MODELS = {
     "backbones",
     "piecewise",
     "preprocessing",
+    "patches",
     "memory",
     "models",
     "verbs",
@@ -129,7 +130,8 @@ PLACES = {
     "piecewise": Place(set(), TORCH),
     "preprocessing": Place({"errors", "layout", "piecewise"}, TORCH),
     "stored": Place({"errors", "preprocessing"}, TORCH),
-    "memory": Place({"layout", "preprocessing"}, TORCH),
+    "patches": Place({"layout"}, TORCH),
+    "memory": Place({"layout", "preprocessing", "patches"}, TORCH),
     "networks": Place({"errors", "layout"}, TORCH),
     "convolutional": Place({"errors", "layout", "networks"}, TORCH),
     "adversaries": Place({"errors", "layout", "networks", "convolutional"}, TORCH),
@@ -138,7 +140,7 @@ PLACES = {
     "modes": Place(set(), NUMPY),
     "models": Place(
         {"errors", "noise", "layout", "networks", "convolutional", "adversaries", "disturbing", "backbones"}
-        | {"preprocessing", "memory"},
+        | {"preprocessing", "patches", "memory"},
         TORCH,
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),

@@ -108,12 +108,12 @@ def test_energies_of_one_spread_have_equal_votes_and_what_was_learned_by_heart_h
     rng = np.random.default_rng(0)
     a, b, unseen = (torch.from_numpy(rng.chisquare(8, 500)) for _ in range(3))
     none = torch.empty(0, dtype=torch.float64)
-    blend = Blend.learn([a, 100 * b], [unseen, 100 * unseen], [none, none])
+    blend = Blend.learn([a, 100 * b], [unseen, 100 * unseen], [none, none], [none, none])
     assert blend.weight.tolist() == pytest.approx([0.5, 0.5], abs=0.05)
-    blend = Blend.learn([a, b / 1000], [unseen, unseen], [none, none])
+    blend = Blend.learn([a, b / 1000], [unseen, unseen], [none, none], [none, none])
     assert blend.weight[1] < 0.05
     cells = torch.from_numpy(rng.chisquare(1, (20, 4)))
-    both = Blend.learn([a, b], [unseen, unseen], [none, none])(cells, 3 * cells)
+    both = Blend.learn([a, b], [unseen, unseen], [none, none], [none, none])(cells, 3 * cells)
     assert both.shape == cells.shape
     assert (both >= 0).all()
     order = both.sum(1).argsort()

@@ -48,7 +48,7 @@ class Detector(Model):
     def prepare(self, memory: Memory, n: int) -> None:
         """Take over the memory's scale, and give each feature noise that suits its tails (K-DSM)."""
         self.scale.copy_(memory.scale)
-        x = memory.rows[memory.doubt == 1]
+        x = memory.rows[memory.doubt == memory.doubt.min()]
         centred = x - x.mean(0)
         kurtosis = (centred**4).mean(0) / (centred**2).mean(0).clamp(min=1e-9) ** 2
         sigma = (SIGMA * (1 + PER_KURTOSIS * (kurtosis - 3))).clamp(*SIGMAS)
