@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -18,12 +20,13 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lookalike import archive, noise, persistence
+from lookalike import archive, counting, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
+from lookalike.costs import FitReport, Macs, Meter
 from lookalike.datasets import Dataset, Tally, is_dataset
-from lookalike.errors import ConditionError, SchemaError
+from lookalike.errors import ConditionError, LookalikeWarning, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.memory import POOL, Blend, Memory, strays
@@ -39,12 +42,14 @@ from lookalike.verbs import Completer, Energies, Scorer
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
 MOST_WEIGHED = 2048  # rows on which energies are weighed
+ENOUGH = 256  # rows to weigh energies and to stop early by, where a row is much work
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 STRAY_CHUNK = 8192
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
 LARGE = 10_000  # rows from which networks are wide
+TIMED = 64  # rows by which scoring is timed
 
 
 class Estimator(Face, OutlierMixin, BaseEstimator):
@@ -137,6 +142,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: object, stack: ExitStack, peers: Peers) -> None:
+        meter = Meter()
         check_parameters(self.get_params(deep=False))
         device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
@@ -187,16 +193,25 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
                 parts = (p.rows(~strays(_afar(codec, memory, p), afar).cpu().numpy()) for p in parts)
             data = stack.enter_context(stored(map(encoded, parts)))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
-        held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
+        looked_at = table.rows(watched[: _most(MOST_HELD_OUT, codec.layout)])
+        held_out = codec(*_tensors(looked_at)).to(device) if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
         pace = self._pace * len(data) ** 0.6
         steps = self.max_steps or int(np.clip(pace, self._fewest_steps, self._most_steps))
+        most = _most(MOST_WEIGHED, codec.layout)
+        some = np.linspace(0, len(training) - 1, min(len(training), most)).astype(int)
+        energies = Energies(codec, model, memory, len(data))
+        told = (table.rows(training[some]), table.rows(watched[:most]), anomalies)
+        chunk, last = _chunk_of(codec.layout), part
+        if self.contamination != "auto":
+            last += len(everything)
+        scored = sum(map(len, told)) + math.ceil(last / chunk) * chunk
         schedule = Schedule(
             steps,
             size,
             self.learning_rate or codec.layout.learning_rate,
             PATIENCE if self.early_stopping else None,
-            self.max_seconds,
+            None if self.max_seconds is None else self._time_to_train(meter, energies, told[0], scored),
             codec.layout.narrow and multiplies_narrow(device),
         )
         history = train(
@@ -215,9 +230,6 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
-        some = np.linspace(0, len(training) - 1, min(len(training), MOST_WEIGHED)).astype(int)
-        energies = Energies(codec, model, memory, len(data))
-        told = (table.rows(training[some]), table.rows(watched[:MOST_WEIGHED]), anomalies)
         self.blend_ = Blend.learn(*(energies.totals(*_tensors(rows)) for rows in told))
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
@@ -227,6 +239,32 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self._learn(
             State(schema, codec, model, memory, self.blend_, normal, history, width, len(data), offset)
         )
+        self._report = FitReport(
+            **meter.cost.to_dict(),
+            steps=self.n_iter_,
+            rows_seen=self.n_iter_ * size,
+            parameters=self._parameters,
+            weight_bytes=self._weight_bytes,
+            macs=Macs(None, None, None),
+            ended=history.ended,
+        )
+
+    def _time_to_train(self, meter: Meter, energies: Energies, rows: Table, n: int) -> float:
+        """Seconds of `max_seconds` that are left once n rows, which these are like, have been scored."""
+        few = _tensors(rows.rows(slice(TIMED)))
+        energies.totals(*few)  # once before, as a first call takes longer
+        with Meter() as once:
+            energies.totals(*few)
+        others = meter.seconds + once.cost.seconds * n / len(few[0])
+        left = cast(float, self.max_seconds) - others
+        if left <= 0:
+            warnings.warn(
+                f"max_seconds={self.max_seconds:g} leaves no time to train: before and after it fit takes "
+                f"about {others:.2g} s on these rows. Give it more.",
+                LookalikeWarning,
+                stacklevel=4,
+            )
+        return left
 
     def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
         """Digest of all that decides the course of a fit."""
@@ -244,6 +282,37 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         digest.update(np.ascontiguousarray(table.numbers).tobytes())
         digest.update(np.ascontiguousarray(table.ids).tobytes())
         return digest.hexdigest()
+
+    # ---- what it took --------------------------------------------------------------------------------------
+
+    @property
+    def fit_report_(self) -> FitReport:
+        """What `fit` took, and what the model computes for a row, which is counted when first asked for."""
+        check_is_fitted(self)
+        if self._report is None:
+            raise AttributeError(
+                f"fit_report_ tells of a fit in this process, and this {self._owner} was fitted in another, "
+                "or loaded from a file, which keeps none. predict_report(X) says what scoring takes."
+            )
+        if self._report.macs.score is None:
+            self._report = replace(self._report, macs=counting.macs(self._scorer))
+        return self._report
+
+    @property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.model_.parameters())
+
+    @property
+    def _weight_bytes(self) -> int:
+        held = (self.codec_, self.model_, self.memory_, self.blend_)
+        return sum(t.nbytes for module in held for t in module.state_dict().values())
+
+    def _size(self) -> dict[str, int | None]:
+        return {
+            "parameters": self._parameters,
+            "weight_bytes": self._weight_bytes,
+            "macs": counting.macs_to_score(self._scorer),
+        }
 
     # ---- what `Face` asks for ----------------------------------------------------------------------------
 
@@ -292,9 +361,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return Scorer(self.codec_, self.model_, self.memory_, self.n_train_, self.blend_)
 
     def _chunk(self) -> int:
-        """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
-        rows = max(CHUNK_FEATURES // (self.codec_.layout.width * self.codec_.layout.weight), 16)
-        return min(1 << rows.bit_length() - 1, CHUNK)
+        return _chunk_of(self.codec_.layout)
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         completer, n, chunk = (
@@ -429,6 +496,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)
+        self._report: FitReport | None = None
         self.__dict__.pop("feature_names_in_", None)
         if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
             self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
@@ -454,6 +522,17 @@ def _known_anomalies(y: object, n: int) -> NDArray[np.bool_]:
             f"y must hold -1 for known anomalies and 1 for other rows, got {strange[0]} as well."
         )
     return np.asarray(labels == -1)
+
+
+def _most(rows: int, layout: Layout) -> int:
+    """So many rows, or fewer where each is much work."""
+    return max(rows // layout.weight, ENOUGH)
+
+
+def _chunk_of(layout: Layout) -> int:
+    """Rows that a model sees at once: the same at every call, fewer where rows are wide."""
+    rows = max(CHUNK_FEATURES // (layout.width * layout.weight), 16)
+    return min(1 << rows.bit_length() - 1, CHUNK)
 
 
 def device_named(name: str) -> torch.device:

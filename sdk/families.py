@@ -54,7 +54,7 @@ class VAE(Estimator):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
@@ -79,6 +79,8 @@ class VAE(Estimator):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -189,7 +191,7 @@ class GAN(Estimator):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 240 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
@@ -215,6 +217,8 @@ class GAN(Estimator):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -328,7 +332,7 @@ class Diffusion(Estimator):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 1,000 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float, optional
@@ -354,6 +358,8 @@ class Diffusion(Estimator):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -490,7 +496,7 @@ class Hybrid(Estimator):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 1,000 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
@@ -516,6 +522,8 @@ class Hybrid(Estimator):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -623,7 +631,7 @@ class Mixture(Estimator):
     max_steps : int, optional
         Of fitting; by default it grows like n_rows^0.6.
     max_seconds : float, optional
-        Time budget of fitting.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 1,024; 2,048 from 10,000 rows on.
     early_stopping : bool

@@ -49,6 +49,7 @@ FITTING = {
     *WHY,
     "conditions",
     "parquet",
+    "costs",
     "face",
     "vetting",
     "datasets",
@@ -66,6 +67,7 @@ PLACES = {
     "errors": Place(set(), set()),
     "noise": Place({"errors"}, NUMPY),
     "calibration": Place({"errors"}, NUMPY),
+    "costs": Place(set(), set()),
     "archive": Place({"errors", "_version"}, NUMPY | {"safetensors"}),
     # Exported files, without onnx
     "protobuf": Place(set(), set()),
@@ -108,7 +110,10 @@ PLACES = {
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(
-        DATA | WHY | {"streaming", "filling", "parameters", "thresholds", "conditions", "archive", "parquet"},
+        DATA
+        | WHY
+        | {"streaming", "filling", "parameters", "thresholds", "conditions", "archive", "parquet"}
+        | {"costs"},
         FRAMES,
     ),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
@@ -118,7 +123,7 @@ PLACES = {
         | EXPORTED
         | WHY
         | {"archive", "streaming", "filling", "parameters", "thresholds", "vetting", "face", "session"}
-        | {"exported", "conditions", "parquet"},
+        | {"exported", "conditions", "parquet", "costs"},
         FRAMES,
     ),
     # Models, without tables
@@ -135,10 +140,11 @@ PLACES = {
         TORCH,
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
+    "counting": Place(MODELS | {"costs"}, TORCH),
     "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
     # Both
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
-    "estimator": Place(DATA | MODELS | FITTING, TRAIN),
+    "estimator": Place(DATA | MODELS | FITTING | {"counting"}, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
     "families": Place(DATA | MODELS | FITTING | {"estimator", "detector"}, TRAIN),
     "critic": Place({"schema", "vetting"}, TRAIN),
