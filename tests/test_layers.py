@@ -166,9 +166,11 @@ PLACES = {
         TRAIN,
     ),
     "boosting": Place({"schema"}, TRAIN),
-    "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
+    "image_classifier": Place({"errors", "noise", "networks", "training"}, TRAIN),
+    "candidates": Place({"errors", "noise", "frames", "schema", "streaming", "ensemble"}, TRAIN),
     "augmenting": Place(
-        {"boosting", "candidates", "errors", "frames", "levelled", "noise", "parameters", "schema"}
+        {"boosting", "candidates", "errors", "frames", "image_classifier", "levelled", "noise", "parameters"}
+        | {"schema"}
         | {"families", "streaming", "synthesizer", "values"},
         TRAIN,
     ),
