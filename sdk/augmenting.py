@@ -64,7 +64,6 @@ REPEATS, FEW = 2, 5000  # the rows are dealt twice where they are fewer: one dea
 EXPECTANT = 1000  # rows from which less is expected: the chance in what one fit learns falls as 1 / n
 CONFIDENCE = 0.75  # of a gain: odds of three to one
 LEVEL = 0.95  # of intervals
-SMALL = {"width": 64, "n_steps": 8, "early_stopping": False}  # of images: few are learned from
 
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
@@ -347,12 +346,17 @@ class Augmenter(OneToOneFeatureMixin, BaseEstimator):
 def generator_or_default(generator: Any, images: bool = False) -> Any:
     """What generates, not fitted; where none is given a `Synthesizer`, of images a small `Diffusion`."""
     if generator is None:
-        return Diffusion(**SMALL) if images else Synthesizer(Mixture())
+        return _small() if images else Synthesizer(Mixture())
     if not hasattr(generator, "generate"):
         raise ValueError(
             f"generator must be an estimator that generates, such as la.Synthesizer(), got {generator!r}."
         )
     return generator
+
+
+def _small() -> Diffusion:
+    """A model of images that a few can teach something, and that learns anew in each fold."""
+    return Diffusion(width=64, n_steps=8, early_stopping=False)
 
 
 def found(

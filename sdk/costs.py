@@ -181,10 +181,11 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._before, self._after = _Reading.now(), None
+        self._before = _Reading.now()
+        self._after: _Reading | None = None
 
     def __enter__(self) -> Self:
-        self.__init__()
+        self._before, self._after = _Reading.now(), None
         return self
 
     def __exit__(
@@ -200,7 +201,7 @@ class Meter:
     @property
     def cost(self) -> Cost:
         """What the work has taken."""
-        return (self._after or _Reading.now()) - self._before
+        return (self._after or _Reading.now()).since(self._before)
 
 
 class _Reading(NamedTuple):
@@ -215,7 +216,8 @@ class _Reading(NamedTuple):
     def now(cls) -> _Reading:
         return cls(time.monotonic(), time.process_time(), _peak(), _energy())
 
-    def __sub__(self, before: _Reading) -> Cost:  # type: ignore[override]  # tuples know no minus
+    def since(self, before: _Reading) -> Cost:
+        """What was taken between both."""
         pairs = zip(self.energy, before.energy, strict=False)
         used = [(now - then) % span for (now, span), (then, _) in pairs]
         return Cost(

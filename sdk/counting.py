@@ -62,7 +62,7 @@ class _Counter(TorchDispatchMode):
     """Adds up by torch's formulas; its own `FlopCounterMode` cannot see gradients of gradients."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch states none
         self.macs = 0
 
     def __torch_dispatch__(

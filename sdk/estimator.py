@@ -57,6 +57,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
+    _report: FitReport | None  # of `fit`; a file keeps none
     _most_values: ClassVar[int] = MAX_VALUES  # kept of a number's, where they repeat
     _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
     _fewest_steps: ClassVar[int] = 300
@@ -496,7 +497,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)
-        self._report: FitReport | None = None
+        self._report = None
         self.__dict__.pop("feature_names_in_", None)
         if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
             self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
