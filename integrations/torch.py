@@ -93,7 +93,8 @@ class Mixed(Dataset[Any]):
         self._model, self._given, self._seed = model, given, noise.seed_from(random_state)
         self._real, self._strength = None if strength is None else real, strength
         self._n_new = round(self.n_real * share / (1 - share))
-        images = model.schema_.image is not None
+        schema = getattr(model, "schema_", None)  # of arrays, whatever generates them will do
+        images = schema is not None and schema.image is not None
         if encode is None and (images or not isinstance(real, np.ndarray)):
             self.levels = {c.name: sorted(c.levels) for c in model.schema_.category_columns}
             encode = partial(_images_by_column if images else _by_column, model.schema_, self.levels)
