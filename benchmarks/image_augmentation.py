@@ -40,7 +40,9 @@ def few(y: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 def interval(gains: list[float]) -> str:
     mean, n = float(np.mean(gains)), len(gains)
-    half = float(np.std(gains, ddof=1) / np.sqrt(n) * t.ppf(0.975, n - 1)) if n > 1 else np.nan
+    if n == 1:
+        return f"{mean:+.2f} points; one seed has no interval"
+    half = float(np.std(gains, ddof=1) / np.sqrt(n) * t.ppf(0.975, n - 1))
     return f"{mean:+.2f} points, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}"
 
 
