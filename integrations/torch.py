@@ -13,12 +13,12 @@ from torch.utils.data import Dataset, get_worker_info
 
 from lookalike import noise
 from lookalike.parameters import Range
-from lookalike.streaming import n_rows
+from lookalike.streaming import n_rows, taken
 from lookalike.values import NANOSECONDS
 
 
 class Mixed(Dataset[Any]):
-    """Real rows, and below them generated ones, drawn anew by `set_epoch`.
+    """Real rows or images, and below them generated ones or variations, drawn anew by `set_epoch`.
 
     They are drawn where `set_epoch` is called, and written to memory that the workers of a `DataLoader`
     share (/dev/shm, which has to hold all rows), persistent ones too: these neither draw nor need the model.
@@ -26,18 +26,22 @@ class Mixed(Dataset[Any]):
 
     Parameters
     ----------
-    real : DataFrame, pyarrow.Table or ndarray of shape (n_rows, ...)
+    real : DataFrame, pyarrow.Table, ndarray of shape (n_rows, ...), or dict of images and labels
     model : model
         What generates: fitted, or opened by `runtime.load`.
     share : float
         Of generated rows among all, from 0 to 0.99.
     given : mapping of column name to condition, optional
         Of generated rows, as of `generate`: rare classes alone, for instance.
+    strength : float, optional
+        In (0, 1]: variations of real rows chosen at random, with their labels, instead of rows drawn from
+        nothing; as of `vary`, which `la.Diffusion` and `la.Hybrid` have.
     encode : callable, optional
         Takes a table like `real` and returns what to train on: an array or tensor of a row each, or a tuple
         or dict of such. It is called with the real rows, and with the generated ones of each epoch. By
         default arrays stay as they are, and tables become a dict of their modelled columns: numbers, and
         times in seconds from the least that fit saw, NaN where missing; levels by their number in `levels`.
+        Images become tensors (channels, height, width), float32 from 0 to 1.
     random_state : int, Generator, RandomState or None
 
     Attributes
@@ -53,7 +57,8 @@ class Mixed(Dataset[Any]):
     Raises
     ------
     ValueError
-        If the share is none, or generated rows are encoded otherwise than real ones.
+        If the share or the strength is none, if `given` and `strength` are both there, or if generated rows
+        are encoded otherwise than real ones.
 
     Examples
     --------
@@ -76,17 +81,23 @@ class Mixed(Dataset[Any]):
         share: float = 0.5,
         *,
         given: Mapping[Any, Any] | None = None,
+        strength: float | None = None,
         encode: Callable[[Any], Any] | None = None,
         random_state: noise.RandomState = None,
     ) -> None:
         Range(0, 0.99).check("share", share)
+        if strength is not None and given is not None:
+            raise ValueError("given and strength exclude each other: variations keep their labels.")
         self.n_real = n_rows(real)
         self.levels: dict[Any, list[Any]] = {}
         self._model, self._given, self._seed = model, given, noise.seed_from(random_state)
+        self._real, self._strength = None if strength is None else real, strength
         self._n_new = round(self.n_real * share / (1 - share))
-        if encode is None and not isinstance(real, np.ndarray):
+        schema = getattr(model, "schema_", None)  # of arrays, whatever generates them will do
+        images = schema is not None and schema.image is not None
+        if encode is None and (images or not isinstance(real, np.ndarray)):
             self.levels = {c.name: sorted(c.levels) for c in model.schema_.category_columns}
-            encode = partial(_by_column, model.schema_, self.levels)
+            encode = partial(_images_by_column if images else _by_column, model.schema_, self.levels)
         self._encode = encode
         self.epoch = 0
         parts = self._encoded(real), self._drawn()
@@ -108,16 +119,32 @@ class Mixed(Dataset[Any]):
         return _each(lambda rows: rows[index].clone(), self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_model": None, "_encode": None, "_given": None}  # workers draw nothing
+        drawing = ("_model", "_encode", "_given", "_real")  # workers draw nothing
+        return self.__dict__ | dict.fromkeys(drawing)
 
     def _drawn(self) -> Any:
         seed = noise.child(self._seed, self.epoch)
         if not self._n_new:
             return _each(lambda rows: rows[:0], self._encoded(self._model.generate(1, self._given, seed)))
+        if self._strength is not None:
+            index = (noise.uniforms(seed, 0, self._n_new, 1)[:, 0] * self.n_real).astype(np.int64)
+            rows = taken(self._real, index)
+            return self._encoded(self._model.vary(rows, self._strength, random_state=seed))
         return self._encoded(self._model.generate(self._n_new, self._given, seed))
 
     def _encoded(self, table: Any) -> Any:
         return _each(_tensor, table if self._encode is None else self._encode(table))
+
+
+def _images_by_column(schema: Any, levels: Mapping[Any, list[Any]], table: Any) -> Any:
+    """Images as (n, channels, height, width) from 0 to 1, labels by their number; or images alone."""
+    encoded, found = schema.encode(table, allow_missing=True), {}
+    for image, cells in schema.images:
+        pixels = (encoded.numbers[:, cells] - image.low) / (image.high - image.low)
+        found[image.name] = pixels.reshape(-1, *image.grid).transpose(0, 3, 1, 2).astype(np.float32)
+    if isinstance(table, np.ndarray):
+        return found[schema.image.name]
+    return found | _ids_by_column(schema, levels, encoded)
 
 
 def _by_column(schema: Any, levels: Mapping[Any, list[Any]], table: Any) -> dict[Any, NDArray[Any]]:
@@ -126,6 +153,12 @@ def _by_column(schema: Any, levels: Mapping[Any, list[Any]], table: Any) -> dict
     for k, column in enumerate(schema.number_columns):
         x, unit = encoded.numbers[:, k], column.storage.unit  # times are in steps from the least
         found[column.name] = x * (column.step * NANOSECONDS[unit] / 1e9) if unit else x
+    found |= _ids_by_column(schema, levels, encoded)
+    return {name: found[name] for name in schema.names if name in found}
+
+
+def _ids_by_column(schema: Any, levels: Mapping[Any, list[Any]], encoded: Any) -> dict[Any, NDArray[Any]]:
+    found: dict[Any, NDArray[Any]] = {}
     for k, column in enumerate(schema.category_columns):
         # Ids by frequency would turn 0 and 1 around where 1 is the more frequent.
         rank = {level: i for i, level in enumerate(levels[column.name])}
@@ -133,7 +166,7 @@ def _by_column(schema: Any, levels: Mapping[Any, list[Any]], table: Any) -> dict
         found[column.name] = np.array([*(rank[level] for level in column.levels), n, n + 1])[
             encoded.ids[:, k]
         ]
-    return {name: found[name] for name in schema.names if name in found}
+    return found
 
 
 def _tensor(array: Any) -> torch.Tensor:

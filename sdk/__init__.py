@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lookalike.constraints import Formula as Formula
     from lookalike.constraints import Inequality as Inequality
     from lookalike.constraints import Unique as Unique
+    from lookalike.costs import Cost as Cost
+    from lookalike.costs import Meter as Meter
     from lookalike.crossfit import CrossConformal as CrossConformal
     from lookalike.detector import Detector as Detector
     from lookalike.drift import DriftMonitor as DriftMonitor
@@ -73,6 +75,7 @@ _MODULES = {
     "augmenting": ("Augmenter", "augment"),
     "calibration": ("Calibration", "select"),
     "constraints": ("FixedCombinations", "Formula", "Inequality", "Unique"),
+    "costs": ("Cost", "Meter"),
     "crossfit": ("CrossConformal",),
     "detector": ("Detector",),
     "drift": ("DriftMonitor", "density_ratio"),

@@ -37,10 +37,21 @@ from tqdm import tqdm
 
 from lookalike import noise
 from lookalike.boosting import BoostingClassifier, BoostingRegressor
-from lookalike.candidates import CANDIDATES, Candidate, Made, Nothing, Smote, Target, Training, seeded
+from lookalike.candidates import (
+    CANDIDATES,
+    OF_IMAGES,
+    Candidate,
+    Made,
+    Nothing,
+    Smote,
+    Target,
+    Training,
+    seeded,
+)
 from lookalike.errors import SchemaError, did_you_mean
-from lookalike.families import Mixture
+from lookalike.families import Diffusion, Mixture
 from lookalike.frames import name_columns, open_frame
+from lookalike.image_classifier import ImageClassifier, flips_help
 from lookalike.levelled import Levelled
 from lookalike.parameters import Range
 from lookalike.schema import infer
@@ -183,20 +194,23 @@ class Augmenter(OneToOneFeatureMixin, BaseEstimator):
     Parameters
     ----------
     generator : estimator, optional
-        What generates, not fitted; by default a `Synthesizer`.
+        What generates, not fitted; by default a `Synthesizer`, and for images a small `Diffusion`.
     estimator : estimator, optional
         What the rows are for: a classifier or regressor of scikit-learn's kind, or a pipeline, that takes X
-        as it is. By default boosted trees, which take text and missing values.
+        as it is. By default boosted trees, which take text and missing values; for images a small
+        convolutional network, `lookalike.image_classifier.ImageClassifier`, which learns from images that
+        are shifted, turned, zoomed, lit, cut, and mirrored where two folds say that it helps.
     candidates : sequence of Candidate, optional
         By default `lookalike.candidates.CANDIDATES`: class weights; generated rows of rare classes, up to the
         largest; generated rows labelled by a committee of the estimator, once and four times as many as the
-        real ones; real rows labelled so; SMOTENC where imbalanced-learn is installed.
+        real ones; real rows labelled so; SMOTENC where imbalanced-learn is installed. For images
+        `OF_IMAGES`: generated ones of each class, as many as real ones, and twice as many variations.
     scoring : str or callable, optional
         As scikit-learn has it. By default average precision of the rarer of two classes, the area under the
         ROC curve of each class against the rest (one-vs-rest, their mean) of more, and minus the root mean
-        squared error of numbers.
+        squared error of numbers; for images accuracy.
     cv : int, splitter or iterable, optional
-        Folds. By default five, stratified, dealt twice below 5,000 rows.
+        Folds. By default five, stratified, dealt twice below 5,000 rows; those of images once.
     confidence : float
         The probability of a gain from which a candidate is chosen. It takes what was expected into account:
         that committees' labels usually gain, and that large gains are rare. Where nothing was expected of
@@ -329,15 +343,20 @@ class Augmenter(OneToOneFeatureMixin, BaseEstimator):
         generator_or_default(self.generator)
 
 
-def generator_or_default(generator: Any) -> Any:
-    """What generates, a `Synthesizer` where none is given; not fitted."""
+def generator_or_default(generator: Any, images: bool = False) -> Any:
+    """What generates, not fitted; where none is given a `Synthesizer`, of images a small `Diffusion`."""
     if generator is None:
-        return Synthesizer(Mixture())
+        return _small() if images else Synthesizer(Mixture())
     if not hasattr(generator, "generate"):
         raise ValueError(
             f"generator must be an estimator that generates, such as la.Synthesizer(), got {generator!r}."
         )
     return generator
+
+
+def _small() -> Diffusion:
+    """A model of images that a few can teach something, and that learns anew in each fold."""
+    return Diffusion(width=64, n_steps=8, early_stopping=False)
 
 
 def found(
@@ -400,12 +419,14 @@ class _Task:
         asked._check()
         seed = noise.seed_from(asked.random_state)
         X, y = _apart(X, y)
-        target, rare = _target(y if np.ndim(y) == 1 else np.asarray(y)[:, 0], asked.estimator)
+        images = isinstance(X, np.ndarray) and X.ndim > 2
+        estimator = ImageClassifier() if images and asked.estimator is None else asked.estimator
+        target, rare = _target(y if np.ndim(y) == 1 else np.asarray(y)[:, 0], estimator)
         classes = target.labels is not None
-        estimator = asked.estimator
         if estimator is None:
             estimator = BoostingClassifier() if classes else BoostingRegressor()
-        scorer, scoring = _scorer(asked.scoring, target, rare)
+        usual = "accuracy" if images else None
+        scorer, scoring = _scorer(usual if asked.scoring is None else asked.scoring, target, rare)
         cv = asked.cv
         if cv is None or isinstance(cv, int | np.integer):
             folds = FOLDS if cv is None else int(cv)
@@ -413,10 +434,13 @@ class _Task:
             if classes:
                 _enough(target, folds)
             deal = RepeatedStratifiedKFold if classes else RepeatedKFold
-            repeats = REPEATS if len(target.y) < FEW else 1
+            repeats = REPEATS if len(target.y) < FEW and not images else 1  # these take their time
             cv = deal(n_splits=folds, n_repeats=repeats, random_state=seed % 2**32)
+        if images and asked.estimator is None:
+            estimator.set_params(flip=flips_help(X, target.y, seed))
         candidates, skipped = [], []
-        for candidate in asked.candidates if asked.candidates is not None else CANDIDATES:
+        default = OF_IMAGES if images else CANDIDATES
+        for candidate in asked.candidates if asked.candidates is not None else default:
             if isinstance(candidate, Smote) and classes and find_spec("imblearn") is None:
                 skipped.append("SMOTENC, as imbalanced-learn is not installed.")
             elif classes or not candidate.classes_only:
@@ -425,7 +449,7 @@ class _Task:
             X,
             y,
             target,
-            generator_or_default(asked.generator),
+            generator_or_default(asked.generator, images),
             estimator,
             _weight_argument(estimator),
             scorer,
@@ -497,8 +521,9 @@ def augment(
 
     Parameters
     ----------
-    X : DataFrame, pyarrow.Table or ndarray of shape (n_rows, n_columns)
-        Rows to train on: hold those to test on back.
+    X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns), or images
+        Rows to train on: hold those to test on back. Images are an array (n, height, width[, channels]), or
+        a dict of it and of labels: of such a dict the array comes back.
     y : array-like of shape (n_rows,), or the name of a column of X
         Classes or numbers to predict, none missing.
     generator, estimator, candidates, scoring, cv, confidence, min_gain, verbose, random_state
@@ -549,11 +574,9 @@ def augment(
 
 
 def _apart(X: Any, y: Any) -> tuple[Any, Any]:
-    """The table and what to predict, which may be a column of it."""
+    """The table, or the images, and what to predict, which may be a column of it."""
     if isinstance(X, Mapping):
-        raise SchemaError(
-            "a dict of columns cannot be augmented. Pass a DataFrame, a pyarrow Table or an array."
-        )
+        X, y = _images_apart(X, y)
     X = indexable(X)
     names = open_frame(X).names
     if isinstance(y, str) or (y is not None and np.ndim(y) == 0):
@@ -566,6 +589,19 @@ def _apart(X: Any, y: Any) -> tuple[Any, Any]:
     if np.shape(y)[1:] not in ((), (1,)) or len(y) != n_rows(X):
         raise SchemaError(f"y must have one value a row: X has {n_rows(X)} rows, y the shape {np.shape(y)}.")
     return X, y
+
+
+def _images_apart(columns: Mapping[Any, Any], y: Any) -> tuple[Any, Any]:
+    """The images of a dict, and their labels where these are in it too."""
+    images = [name for name, column in columns.items() if np.ndim(column) > 2]
+    others = [name for name in columns if name not in images]
+    if len(images) != 1 or others not in ([], [y] if isinstance(y, str) else []):
+        raise SchemaError(
+            "a dict is augmented where it holds images and their labels, and y names these: got the columns "
+            f"{', '.join(map(repr, columns))} and y={repr(y)[:40]}. Pass tables as a DataFrame, a pyarrow "
+            "Table or an array."
+        )
+    return np.asarray(columns[images[0]]), columns[y] if others else y
 
 
 def _target(y: Any, estimator: Any) -> tuple[Target, Any]:

@@ -9,6 +9,8 @@ C. Bucila, R. Caruana, A. Niculescu-Mizil. Model compression. KDD 2006 (rows gen
 committee's probabilities are weights, and the real rows stay.
 N. Chawla, K. Bowyer, L. Hall, W. Kegelmeyer. SMOTE: Synthetic minority over-sampling technique. Journal of
 Artificial Intelligence Research 16, 2002.
+C. Meng, Y. He, Y. Song, J. Song, J. Wu, J. Zhu, S. Ermon. SDEdit: Guided image synthesis and editing with
+stochastic differential equations. ICLR 2022 (rows and images led into noise and drawn anew from there).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from sklearn.base import clone
 from lookalike import noise
 from lookalike.ensemble import unseeded
 from lookalike.errors import LookalikeWarning
+from lookalike.frames import open_frame
 from lookalike.schema import Schema, Table
 from lookalike.streaming import joined, taken
 
@@ -99,8 +102,10 @@ class Training:
     @cached_property
     def generator(self) -> Any:
         """Fitted to the rows and, as one more column, what to predict; codes as text, to be levels."""
-        y = self.target.y if self.target.labels is None else self.target.y.astype(str).astype(object)
-        return learned(self._generator, _with_column(self.X, y), self.seed)
+        return learned(self._generator, _with_column(self.X, self._told(self.target.y)), self.seed)
+
+    def _told(self, y: Array) -> Array:
+        return y if self.target.labels is None else y.astype(str).astype(object)
 
     def draw(self, n: int, code: int | None = None) -> tuple[Any, Array]:
         """Generate n rows, of one class if it is given, as a table like X and what to predict."""
@@ -113,6 +118,19 @@ class Training:
     def with_more(self, counts: Mapping[int, int]) -> Made:
         """The rows, and below them as many generated ones of each class, by its code, as are asked for."""
         return _added(self.real, [self.draw(n, code) for code, n in counts.items() if n > 0])
+
+    def vary(self, n: int, strength: float) -> tuple[Any, Array]:
+        """Make n variations of the rows in turn, a table like X and what to predict, which stays."""
+        if not hasattr(self.generator, "vary"):
+            raise ValueError(
+                f"{self.generator!r} has no vary, as la.Diffusion and la.Hybrid have. Pass one as generator, "
+                "or leave Varied out of the candidates."
+            )
+        index = np.arange(n) % len(self.target.y)
+        y = self.target.y[index]
+        rows = _with_column(taken(self.X, index), self._told(y))
+        seed = (self.seed + 1) % 2**64
+        return _without_column(self.generator.vary(rows, strength, random_state=seed), self.X)[0], y
 
     @cached_property
     def committee(self) -> list[Any]:
@@ -155,9 +173,9 @@ class Training:
 
 
 def _with_column(X: Any, y: Array) -> Any:
-    """The table with one more column; an array becomes a dict of columns."""
+    """The table with one more column; an array becomes a dict of columns, of which images are one."""
     if isinstance(X, np.ndarray):
-        return {**{f"x{i}": X[:, i] for i in range(X.shape[1])}, TARGET: y}
+        return {**dict(zip(open_frame(X).names, [X] if X.ndim > 2 else X.T, strict=True)), TARGET: y}
     frame = nw.from_native(X, eager_only=True)
     return frame.with_columns(nw.new_series(TARGET, y.tolist(), backend=frame.implementation)).to_native()
 
@@ -165,8 +183,9 @@ def _with_column(X: Any, y: Array) -> Any:
 def _without_column(rows: Any, like: Any) -> tuple[Any, Any]:
     """What `_with_column` put together, apart again."""
     if isinstance(like, np.ndarray):
-        columns = [np.asarray(rows[f"x{i}"]) for i in range(like.shape[1])]
-        return np.column_stack(columns).astype(like.dtype), rows[TARGET]
+        columns = [np.asarray(rows[name]) for name in open_frame(like).names]
+        table = columns[0] if like.ndim > 2 else np.column_stack(columns)
+        return table.astype(like.dtype), rows[TARGET]
     frame = nw.from_native(rows, eager_only=True)
     return frame.drop(TARGET).to_native(), frame[TARGET].to_numpy()
 
@@ -257,6 +276,24 @@ class Rows(Candidate):
 
 
 @dataclass(frozen=True)
+class Varied(Candidate):
+    """Variations of the real rows, `times` as many, with their labels: see `vary` of `la.Diffusion`.
+
+    `strength` in (0, 1] is how much of a row is lost in noise and drawn anew.
+    """
+
+    times: float
+    strength: float
+
+    def __str__(self) -> str:
+        return f"rows varied by {self.strength:g}, x{self.times:g}"
+
+    def make(self, training: Training) -> Made:
+        """Add variations."""
+        return _added(training.real, [training.vary(_n_added(training, self.times), self.strength)])
+
+
+@dataclass(frozen=True)
 class Taught(Candidate):
     """Generated rows, `times` as many as real ones, labelled by a committee of the user's own estimator.
 
@@ -333,3 +370,6 @@ CANDIDATES: tuple[Candidate, ...] = (
     Smote(),
 )
 """By default; those for classes alone are left out where numbers are predicted."""
+
+OF_IMAGES: tuple[Candidate, ...] = (Rare(2), Varied(2, 0.5))
+"""By default for images, which a classifier moves, lights and cuts in any case."""

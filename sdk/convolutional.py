@@ -31,7 +31,8 @@ class Frame(nn.Module):
     shape : tuple of int
         Height, width, channels.
     halvings : int
-        How often sides are halved inside, once by folding. What they do not divide is padded, and cut off again.
+        How often sides are halved inside, once by folding. What that does not divide is padded, and cut off
+        again.
 
     Attributes
     ----------

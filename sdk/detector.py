@@ -46,7 +46,7 @@ class Detector(Estimator):
         Of training; by default it grows like n_rows^0.6, from 800 to 2,000, and is a twentieth of that for
         images.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256.
     learning_rate : float
@@ -71,6 +71,8 @@ class Detector(Estimator):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration

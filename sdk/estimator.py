@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -16,22 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, clone
-from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lookalike import archive, noise, persistence
+from lookalike import archive, counting, noise, persistence
 from lookalike._version import __version__
 from lookalike.calibration import FALSE_ALARM_RATE, HELD_OUT_SHARE, MOST_HELD_OUT, Calibration
 from lookalike.columns import Column
+from lookalike.costs import FitReport, Macs, Meter
 from lookalike.datasets import Dataset, Tally, is_dataset
-from lookalike.errors import ConditionError, SchemaError
+from lookalike.errors import ConditionError, LookalikeWarning, SchemaError
 from lookalike.face import Face, Known
 from lookalike.layout import Layout, Rows
 from lookalike.memory import POOL, Blend, Memory, strays
 from lookalike.models.family import Family, Model
-from lookalike.modes import Modes, compared
-from lookalike.parameters import RANGES, Range, check_parameters
+from lookalike.parameters import RANGES, check_parameters
 from lookalike.persistence import State
 from lookalike.preprocessing import MAX_VALUES, TableCodec, TrainingRows, fit_coordinates
 from lookalike.schema import Schema, Table
@@ -42,13 +42,14 @@ from lookalike.verbs import Completer, Energies, Scorer
 FEWEST_WATCHED = 100  # rows below which a held-out loss is noise, and nothing stops early
 FEWEST_UNSEEN = 20  # rows of fit below which none can be spared to weigh energies
 MOST_WEIGHED = 2048  # rows on which energies are weighed, fewer where a feature is more work
+ENOUGH = 256  # rows to weigh energies and to stop early by, where a row is much work
 PATIENCE = 5  # of 20 evaluations
 CHUNK = 512  # rows a model sees at once, always: a matrix product's last bit depends on its shape
 STRAY_CHUNK = 8192
 CHUNK_FEATURES = 1 << 20  # at most, whatever the rows; a power of two of rows
 BATCH_FEATURES = 1 << 19  # of default batches
 LARGE = 10_000  # rows from which networks are wide
-MODE_ROWS, MODE_SIZE, MOST_MODES = 2000, 40, 50  # generated; remembered ones of a cluster, and clusters
+TIMED = 64  # rows by which scoring is timed
 
 
 class Estimator(Face, OutlierMixin, BaseEstimator):
@@ -56,6 +57,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
 
     _key: ClassVar[str]
     _model_parameters: ClassVar[tuple[str, ...]]
+    _report: FitReport | None  # of `fit`; a file keeps none
     _most_values: ClassVar[int] = MAX_VALUES  # kept of a number's, where they repeat
     _pace: ClassVar[float] = 5.4  # training steps a unit of n_train ** 0.6
     _fewest_steps: ClassVar[int] = 300
@@ -145,6 +147,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: object, stack: ExitStack, peers: Peers) -> None:
+        meter = Meter()
         check_parameters(self.get_params(deep=False))
         device = device_named(self.device)
         seed = noise.seed_from(self.random_state)
@@ -176,8 +179,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         codec = _fit_codec(schema, table, training, tally, self.max_levels, self._most_values)
         width = self._width(n)
         model = self._build(codec.layout, seeded(seed, "weights", 0), width).to(device)
-        rows = codec(*_tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
-        known = codec(*_tensors(anomalies)).to(device)
+        rows = codec(*tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
+        known = codec(*tensors(anomalies)).to(device)
         memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
         model.prepare(memory, len(training))
         if model.wary:
@@ -185,7 +188,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             training = training[~strays(afar).cpu().numpy()]
 
         def encoded(rows: Table) -> TrainingRows:
-            return codec.training_rows(*_tensors(rows), measured=model.measured)
+            return codec.training_rows(*tensors(rows), measured=model.measured)
 
         if dataset is None:
             data = encoded(table.rows(training)).to(device)
@@ -195,15 +198,31 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
                 parts = (p.rows(~strays(_afar(codec, memory, p), afar).cpu().numpy()) for p in parts)
             data = stack.enter_context(stored(map(encoded, parts)))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
-        held_out = codec(*_tensors(table.rows(watched))).to(device) if stops_early else None
+        looked_at = table.rows(watched[: _most(MOST_HELD_OUT, codec.layout)])
+        held_out = codec(*tensors(looked_at)).to(device) if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
         steps = self.max_steps or self._steps(len(data), codec.layout)
+        most = _most(MOST_WEIGHED, codec.layout)
+        some = np.linspace(0, len(training) - 1, min(len(training), most)).astype(int)
+        energies = Energies(codec, model, memory, len(data))
+        numbers, ids = tensors(table.rows(training[some]))
+        forged = codec.layout.forged(numbers, seeded(seed, "forged", 0))
+        weighed = (
+            (numbers, ids),
+            tensors(table.rows(watched[:most])),
+            tensors(anomalies),
+            (forged, ids[: len(forged)]),
+        )
+        chunk, last = _chunk_of(codec.layout), part
+        if self.contamination != "auto":
+            last += len(everything)
+        scored = sum(len(rows[0]) for rows in weighed) + math.ceil(last / chunk) * chunk
         schedule = Schedule(
             steps,
             size,
             self.learning_rate or model.learning_rate,
             PATIENCE if self.early_stopping else None,
-            self.max_seconds,
+            None if self.max_seconds is None else self._time_to_train(meter, energies, weighed[0], scored),
             codec.layout.narrow and multiplies_narrow(device),
         )
         shown = type(self)(**self.get_params(deep=False))  # what callbacks see
@@ -225,17 +244,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         )
         self.codec_, self.model_, self.n_train_ = codec, model.requires_grad_(False), len(data)
         self.memory_ = memory
-        most = MOST_WEIGHED // codec.layout.weight
-        some = np.linspace(0, len(training) - 1, min(len(training), most)).astype(int)
-        energies = Energies(codec, model, memory, len(data))
-        numbers, ids = _tensors(table.rows(training[some]))
-        forged = codec.layout.forged(numbers, seeded(seed, "forged", 0))
-        told = (
-            _tensors(table.rows(watched[:most])),
-            _tensors(anomalies),
-            (forged, ids[: len(forged)]),
-        )
-        self.blend_ = Blend.learn(energies.totals(numbers, ids), *(energies.totals(*rows) for rows in told))
+        self.blend_ = Blend.learn(*(energies.totals(*rows) for rows in weighed))
         normal = Calibration(self._scores(table.rows(calibration)))
         if self.contamination == "auto":
             offset = normal.threshold(FALSE_ALARM_RATE)
@@ -244,6 +253,32 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self._learn(
             State(schema, codec, model, memory, self.blend_, normal, history, width, len(data), offset)
         )
+        self._report = FitReport(
+            **meter.cost.to_dict(),
+            steps=self.n_iter_,
+            rows_seen=self.n_iter_ * size,
+            parameters=self._parameters,
+            weight_bytes=self._weight_bytes,
+            macs=Macs(None, None, None),
+            ended=history.ended,
+        )
+
+    def _time_to_train(self, meter: Meter, energies: Energies, rows: tuple[Tensor, Tensor], n: int) -> float:
+        """Seconds of `max_seconds` that are left once n rows, which these are like, have been scored."""
+        few = [part[:TIMED] for part in rows]
+        energies.totals(*few)  # once before, as a first call takes longer
+        with Meter() as once:
+            energies.totals(*few)
+        others = meter.seconds + once.cost.seconds * n / len(few[0])
+        left = cast(float, self.max_seconds) - others
+        if left <= 0:
+            warnings.warn(
+                f"max_seconds={self.max_seconds:g} leaves no time to train: before and after it fit takes "
+                f"about {others:.2g} s on these rows. Give it more.",
+                LookalikeWarning,
+                stacklevel=4,
+            )
+        return left
 
     def _fingerprint(self, seed: int, schema: Schema, table: Table, schedule: Schedule) -> str:
         """Digest of all that decides the course of a fit."""
@@ -262,67 +297,36 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         digest.update(np.ascontiguousarray(table.ids).tobytes())
         return digest.hexdigest()
 
-    # ---- diagnosis ---------------------------------------------------------------------------------------
+    # ---- what it took --------------------------------------------------------------------------------------
 
-    def diagnose_modes(
-        self,
-        made: Any = None,
-        *,
-        n: int = MODE_ROWS,
-        n_clusters: int | None = None,
-        random_state: noise.RandomState = None,
-    ) -> Modes:
-        """Tell which kinds of rows are drawn too rarely, or not at all.
+    @property
+    def fit_report_(self) -> FitReport:
+        """What `fit` took, and what the model computes for a row, which is counted when first asked for."""
+        check_is_fitted(self)
+        if self._report is None:
+            raise AttributeError(
+                f"fit_report_ tells of a fit in this process, and this {self._owner} was fitted in another, "
+                "or loaded from a file, which keeps none. predict_report(X) says what scoring takes."
+            )
+        if self._report.macs.score is None:
+            self._report = replace(self._report, macs=counting.macs(self._scorer))
+        return self._report
 
-        The shares of generated rows are compared with those of real ones, by levels of each category, and by
-        clusters of remembered rows, in whichever each row is nearest.
+    @property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.model_.parameters())
 
-        Parameters
-        ----------
-        made : table like that of `fit`, optional
-            Generated rows; by default n new ones.
-        n : int
-        n_clusters : int, optional
-            By default one for 40 remembered rows, up to 50.
-        random_state : int, Generator, RandomState or None
+    @property
+    def _weight_bytes(self) -> int:
+        held = (self.codec_, self.model_, self.memory_, self.blend_)
+        return sum(t.nbytes for module in held for t in module.state_dict().values())
 
-        Returns
-        -------
-        Modes
-            With the names that are `missing` or `rare`, and the share of real rows that is `covered`.
-
-        Raises
-        ------
-        ConditionError
-            Of a model that cannot generate.
-        SchemaError
-            If `made` is no table like that of `fit`.
-        """
-        self._check("generate")
-        Range(1, math.inf, whole=True).check("n", n)
-        seed, codec, memory = noise.seed_from(random_state), self.codec_, self.memory_
-        if made is None:
-            table = Table.join(list(self._blocks(n, None, seed)))
-        else:
-            table = self.schema_.encode(made, owner=self._owner)
-        labels = []
-        for j, (column, count) in enumerate(zip(self.schema_.category_columns, codec.counts, strict=True)):
-            drawn = np.bincount(table.ids[:, j], minlength=len(count) + 2)[: len(count)]
-            names = [f"{column.name} = {level!r}" for level in column.levels]
-            labels += compared(names, count.astype(np.float64), drawn.astype(np.float64))
-        real = memory.rows.cpu().numpy()
-        k = n_clusters or int(np.clip(len(real) // MODE_SIZE, 2, MOST_MODES))
-        Range(1, len(real), whole=True).check("n_clusters", k)
-        count = memory.count.cpu().numpy().astype(np.float64)
-        clusters = KMeans(k, n_init=1, random_state=seed % 2**32).fit(real, sample_weight=count)
-        features = (codec.layout.measure(codec(*_tensors(table))) * memory.scale.cpu()).numpy()
-        _, told = self._scorer.expected(codec.layout.unmeasure(memory.rows / memory.scale).to("cpu"))
-        names = [f"cluster {c}{_mostly(self.schema_, told.numpy()[clusters.labels_ == c])}" for c in range(k)]
-        shares = (
-            np.bincount(clusters.labels_, count, k),
-            np.bincount(clusters.predict(features), minlength=k).astype(np.float64),
-        )
-        return Modes(tuple(labels), compared(names, *shares), int(count.sum()), len(table))
+    def _size(self) -> dict[str, int | None]:
+        return {
+            "parameters": self._parameters,
+            "weight_bytes": self._weight_bytes,
+            "macs": counting.macs_to_score(self._scorer),
+        }
 
     # ---- what `Face` asks for ----------------------------------------------------------------------------
 
@@ -367,7 +371,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
                 cells, expected = scorer.energies(*padded(chunk, part.numbers, part.ids))
             cells = cells[:n]
             if not cells.isfinite().all():  # which spoils the whole row: its parts tell where from
-                found, _ = scorer.apart(*_tensors(part))
+                found, _ = scorer.apart(*tensors(part))
                 self._refuse(layout.sum_by_column(sum(found[1:], found[0])).numpy(), first + start)
             yield cells, expected.take(slice(n))
 
@@ -376,9 +380,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         return Scorer(self.codec_, self.model_, self.memory_, self.n_train_, self.blend_)
 
     def _chunk(self) -> int:
-        """Rows that the model sees at once: the same at every call, fewer where rows are wide."""
-        rows = max(CHUNK_FEATURES // (self.codec_.layout.width * self.codec_.layout.weight), 16)
-        return min(1 << rows.bit_length() - 1, CHUNK)
+        return _chunk_of(self.codec_.layout)
 
     def _complete(self, rows: Table, known: Known, seed: int, impute: bool) -> Table:
         completer = Completer(self.codec_, cast(Family, self.model_), impute)
@@ -533,6 +535,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         self.loss_curve_ = [sum(losses) for losses in self.history_.loss]
         self.n_iter_ = self.history_.step[-1] if self.history_.step else 0
         self.n_features_in_ = len(self.schema_.names)
+        self._report = None
         self.__dict__.pop("feature_names_in_", None)
         if self.schema_.container != "numpy" and all(isinstance(name, str) for name in self.schema_.names):
             self.feature_names_in_ = np.asarray(self.schema_.names, dtype=object)
@@ -560,14 +563,15 @@ def _known_anomalies(y: object, n: int) -> NDArray[np.bool_]:
     return np.asarray(labels == -1)
 
 
-def _mostly(schema: Schema, ids: NDArray[np.int64]) -> str:
-    """The levels that most of a cluster's rows hold, in words."""
-    found = []
-    for column, held in zip(schema.category_columns, ids.T, strict=True):
-        level = int(np.bincount(held).argmax())
-        if level < len(column.levels) and (held == level).mean() > 0.5:
-            found.append(f"{column.name} = {column.levels[level]!r}")
-    return f", mostly {', '.join(found)}" if found else ""
+def _most(rows: int, layout: Layout) -> int:
+    """So many rows, or fewer where each is much work."""
+    return max(rows // layout.weight, ENOUGH)
+
+
+def _chunk_of(layout: Layout) -> int:
+    """Rows that a model sees at once: the same at every call, fewer where rows are wide."""
+    rows = max(CHUNK_FEATURES // (layout.width * layout.weight), 16)
+    return min(1 << rows.bit_length() - 1, CHUNK)
 
 
 def device_named(name: str) -> torch.device:
@@ -625,10 +629,10 @@ def _afar(codec: TableCodec, memory: Memory, table: Table) -> Tensor:
     """How far rows are from most: strays could only be learned by heart, (n,)."""
     parts = (table.rows(slice(i, i + STRAY_CHUNK)) for i in range(0, len(table), STRAY_CHUNK))
     with torch.inference_mode():
-        return torch.cat([memory.afar(codec(*_tensors(p)).to(memory.rows.device)) for p in parts])
+        return torch.cat([memory.afar(codec(*tensors(p)).to(memory.rows.device)) for p in parts])
 
 
-def _tensors(table: Table) -> tuple[Tensor, Tensor]:
+def tensors(table: Table) -> tuple[Tensor, Tensor]:
     # A view of the caller's array, which is read-only, has to be copied: torch knows no such tensors.
     numbers, ids = (
         (torch.from_numpy if array.flags.writeable else torch.tensor)(array)

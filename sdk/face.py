@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lookalike import noise, parquet
 from lookalike.columns import Encoded, Ignored
 from lookalike.conditions import Request
+from lookalike.costs import Meter, PredictReport
 from lookalike.counterfactual import Counterfactual, Search
 from lookalike.errors import SchemaError, did_you_mean
 from lookalike.explanation import Explanation, Groups, ranked, units
@@ -73,6 +74,26 @@ class Face(Thresholded):
         for first, rows in self._parts(X):
             scores.append(self._scores(rows, first))
         return np.concatenate(scores)
+
+    @streamed
+    def predict_report(self, X: Any) -> PredictReport:
+        """Score rows, and tell what that took.
+
+        What other work takes, `Meter` measures: ``with la.Meter() as meter: model.generate(1_000)``.
+
+        Parameters
+        ----------
+        X : DataFrame, pyarrow.Table, ndarray of shape (n_rows, n_columns) or dict of columns
+            As of `score_samples`. A first call takes longer than those after it.
+
+        Returns
+        -------
+        PredictReport
+            Seconds, CPU seconds, memory at the peak, energy where it can be read; milliseconds a row.
+        """
+        with Meter() as meter:
+            rows = len(self.score_samples(X))
+        return PredictReport(**meter.cost.to_dict(), rows=rows, **self._size())
 
     @streamed
     def heatmap(self, X: Any) -> NDArray[np.float64]:
@@ -489,6 +510,10 @@ class Face(Thresholded):
             return self._complete(self._given(table), known, own, impute=False)
 
         return lambda request, seed: request.draw(complete, seed)
+
+    def _size(self) -> dict[str, int | None]:
+        """How large the model is, as `PredictReport` has it."""
+        raise NotImplementedError
 
     def _imputer(self, imputer: Face | None) -> Face:
         """What draws for `counterfactual`."""

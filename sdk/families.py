@@ -63,7 +63,7 @@ class VAE(Noising):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 300 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float, optional
@@ -89,6 +89,8 @@ class VAE(Noising):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -206,7 +208,7 @@ class GAN(Styled, Noising):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 240 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float, optional
@@ -242,6 +244,8 @@ class GAN(Styled, Noising):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -374,7 +378,7 @@ class Diffusion(Noising):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 1,000 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float, optional
@@ -400,6 +404,8 @@ class Diffusion(Noising):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -529,7 +535,7 @@ class Hybrid(Noising):
     max_steps : int, optional
         Of training; by default it grows like n_rows^0.6, from 1,000 to 4,000.
     max_seconds : float, optional
-        Time budget of training.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float
@@ -555,6 +561,8 @@ class Hybrid(Noising):
         Loss at each evaluation.
     n_iter_ : int
         Training steps taken.
+    fit_report_ : FitReport
+        Time, memory, energy and multiplications that `fit` took.
     schema_ : Schema
         The columns and their kinds.
     calibration_ : Calibration
@@ -662,7 +670,7 @@ class Mixture(Noising):
     max_steps : int, optional
         Of fitting; by default it grows like n_rows^0.6.
     max_seconds : float, optional
-        Time budget of fitting.
+        Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 1,024; 2,048 from 10,000 rows on.
     early_stopping : bool

@@ -14,8 +14,9 @@ from torch import Tensor
 from lookalike import noise
 from lookalike.arrays import pictures_of
 from lookalike.conditions import Request
+from lookalike.diagnosing import Diagnosing
 from lookalike.errors import ConditionError, SchemaError
-from lookalike.estimator import Estimator, padded
+from lookalike.estimator import padded
 from lookalike.face import BLOCK
 from lookalike.filling import fill
 from lookalike.images import Image
@@ -48,7 +49,7 @@ class Trajectory(NamedTuple):
     images: NDArray[np.float64]
 
 
-class Noising(Estimator):
+class Noising(Diagnosing):
     """An estimator whose rows can be led to noise and back, as far as its model can; not to be used."""
 
     def interpolate(self, a: Any, b: Any, steps: int = 9) -> Any:

@@ -316,6 +316,9 @@ class Model(Face):
     def _owner(self) -> str:
         return self._exported.estimator
 
+    def _size(self) -> dict[str, int | None]:
+        return {"parameters": None, "weight_bytes": self._contents.weight_bytes, "macs": None}
+
     @property
     def _core(self) -> bool:
         return self._exported.inputs == "core"

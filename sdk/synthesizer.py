@@ -16,6 +16,7 @@ from lookalike.columns import Column
 from lookalike.conditions import Request
 from lookalike.constraints import Constraint, Unique, of_type
 from lookalike.copies import digests, without_copies
+from lookalike.costs import FitReport, Macs, Meter
 from lookalike.critic import CLIP, FOLDS, Critic, features, gain
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
@@ -139,6 +140,7 @@ class Synthesizer(Face, BaseEstimator):
         ValueError
             If a parameter is out of its range.
         """
+        meter = Meter()
         Range(0, MOST_CRITICS, whole=True).check("refine", self.refine)
         if self.copies not in ("allow", "forbid"):
             raise ValueError(f'copies must be "allow" or "forbid", got {self.copies!r}.')
@@ -184,7 +186,29 @@ class Synthesizer(Face, BaseEstimator):
             if critic.gain < ENOUGH:
                 break  # It leaves a fifth of that or less.
         self.n_features_in_ = len(self.schema_.names)
+        self._cost = meter.cost
         return self
+
+    @property
+    def fit_report_(self) -> FitReport:
+        """What `fit` took, critics and all; steps, rows and numbers learned are of the models that draw.
+
+        A row that is drawn takes as many multiplications as all the rows that critics choose it from.
+        """
+        check_is_fitted(self)
+        parts = [model.fit_report_ for model in self.models_]  # of a loaded one there are none
+        seen = sum(part.rows_seen for part in parts)
+        train = sum((part.macs.train or 0) * part.rows_seen for part in parts) // seen
+        draw = KEPT ** len(self.critics_) * sum(part.macs.draw or 0 for part in parts) // len(parts)
+        return FitReport(
+            **self._cost.to_dict(),
+            steps=sum(part.steps for part in parts),
+            rows_seen=seen,
+            parameters=sum(part.parameters for part in parts),
+            weight_bytes=sum(part.weight_bytes for part in parts),
+            macs=Macs(train, None, draw),
+            ended=parts[-1].ended,
+        )
 
     def _asked(self) -> list[Estimator]:
         """What is to be fitted, whatever the rows."""

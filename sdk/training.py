@@ -29,7 +29,6 @@ MAX_GRADIENT_NORM = 1.0
 WARM_UP = 50  # steps
 N_EVALUATIONS = 20
 NOISE = 0.02  # of the gain since the first evaluation
-CLOCKED = 30  # steps after which a time budget is turned into a number of steps
 SHUFFLED = 1 << 22  # rows up to which an epoch has an order; those of more are drawn with replacement
 
 
@@ -140,7 +139,8 @@ class Schedule:
     patience : int or None
         Stop after this many of the 20 evaluations in a row without gain; None never stops early.
     max_seconds : float or None
-        Budget; the speed of the first steps then decides how many there are.
+        Budget; the pace then decides how many steps there are: it is looked at after 2, 4, 8 and so on, and
+        at each evaluation, and counts evaluations, callbacks and checkpoints in.
     narrow : bool
         Multiply in bfloat16 (autocast); weights, averages and moments stay float32.
     """
@@ -217,6 +217,7 @@ def train(
                     run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
                 if checkpoint is not None and first:
                     run.save(checkpoint, fingerprint)
+                run.plan()
     except KeyboardInterrupt:
         if run.step == 0 or peers is not ALONE:  # others may be a step further
             raise
@@ -270,6 +271,7 @@ class _Run:
         self.losses: list[Tensor] = []
         self.since = 0
         self.started = time.monotonic()
+        self.clocked: tuple[int, float] | None = None  # a step, and the seconds then
         self.epoch: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
@@ -320,9 +322,20 @@ class _Run:
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
         self.since += 1
-        if self.schedule.max_seconds is not None and self.step in (CLOCKED, 10 * CLOCKED):
-            pace = self.agreed(self.seconds) / self.step
-            self.n_steps = max(min(self.schedule.n_steps, int(self.schedule.max_seconds / pace)), self.step)
+        if not self.step & (self.step - 1):
+            self.plan()
+
+    def plan(self) -> None:
+        """Make as many steps of the time that is left as the pace allows."""
+        limit, now = self.schedule.max_seconds, self.seconds
+        if limit is None or self.history.ended:
+            return
+        if self.clocked is None:  # the first step takes longer: much is allocated once
+            self.clocked = self.step, now
+            return
+        step, then = self.clocked
+        left = self.agreed((limit - now) * (self.step - step) / max(now - then, 1e-9))
+        self.n_steps = self.step + int(min(max(left, 0), self.schedule.n_steps - self.step))
 
     def _learn(self, index: Tensor, generator: torch.Generator) -> None:
         rows = self.data.batch(index, generator)
@@ -354,12 +367,12 @@ class _Run:
 
     def _is_late(self) -> bool:
         limit = self.schedule.max_seconds
-        return limit is not None and self.agreed(self.seconds) > limit
+        return limit is not None and self.agreed(self.seconds - limit) > 0
 
     def is_due(self) -> bool:
         """Whether to evaluate now: 20 times in a run, at its end, and when its time is over."""
         late = self._is_late()
-        return self.step % max(self.n_steps // N_EVALUATIONS, 1) == 0 or self.step >= self.n_steps or late
+        return self.since >= max(self.n_steps // N_EVALUATIONS, 1) or self.step >= self.n_steps or late
 
     def evaluate(self, held_out: Any) -> Progress:
         """Look at the losses and, with the averaged weights, at the rows held out."""
@@ -391,7 +404,8 @@ class _Run:
         else:
             self.best = self.average
         if self.step >= self.n_steps:
-            history.ended = f"after {self.step} steps"
+            cut = ", as many as max_seconds allows" if self.n_steps < self.schedule.n_steps else ""
+            history.ended = f"after {self.step} steps{cut}"
         elif self._is_late():
             history.ended = f"after max_seconds at step {self.step} of {self.n_steps}"
         return Progress(self.step, self.n_steps, self.seconds, tuple(means), watched)

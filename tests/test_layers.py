@@ -53,6 +53,7 @@ FITTING = {
     *WHY,
     "conditions",
     "parquet",
+    "costs",
     "face",
     "vetting",
     "datasets",
@@ -62,7 +63,7 @@ FITTING = {
     "persistence",
     "_version",
 }
-FACES = {"estimator", "noising", "detector", "styled", "families"}
+FACES = {"estimator", "diagnosing", "noising", "detector", "styled", "families"}
 
 PLACES = {
     "": Place({"_version", "errors"}, set()),
@@ -70,6 +71,7 @@ PLACES = {
     "errors": Place(set(), set()),
     "noise": Place({"errors"}, NUMPY),
     "calibration": Place({"errors"}, NUMPY),
+    "costs": Place(set(), set()),
     "archive": Place({"errors", "_version"}, NUMPY | {"safetensors"}),
     # Exported files, without onnx
     "protobuf": Place(set(), set()),
@@ -112,7 +114,10 @@ PLACES = {
     ),
     "vetting": Place({"errors", "schema", *COLUMNS}, FRAMES),
     "face": Place(
-        DATA | WHY | {"streaming", "filling", "parameters", "thresholds", "conditions", "archive", "parquet"},
+        DATA
+        | WHY
+        | {"streaming", "filling", "parameters", "thresholds", "conditions", "archive", "parquet"}
+        | {"costs"},
         FRAMES,
     ),
     "session": Place({"errors", "values", *EXPORTED}, FRAMES),
@@ -122,7 +127,7 @@ PLACES = {
         | EXPORTED
         | WHY
         | {"archive", "streaming", "filling", "parameters", "thresholds", "vetting", "face", "session"}
-        | {"exported", "conditions", "parquet"},
+        | {"exported", "conditions", "parquet", "costs"},
         FRAMES,
     ),
     # Models, without tables
@@ -144,14 +149,18 @@ PLACES = {
         TORCH,
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
+    "counting": Place(MODELS | {"costs"}, TORCH),
     "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
     # Both
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
-    "estimator": Place(DATA | MODELS | FITTING, TRAIN),
+    "estimator": Place(DATA | MODELS | FITTING | {"counting"}, TRAIN),
     "detector": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "noising": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "diagnosing": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
+    "noising": Place(DATA | MODELS | FITTING | {"estimator", "diagnosing"}, TRAIN),
     "styled": Place(DATA | MODELS | FITTING | {"estimator"}, TRAIN),
-    "families": Place(DATA | MODELS | FITTING | {"estimator", "noising", "detector", "styled"}, TRAIN),
+    "families": Place(
+        DATA | MODELS | FITTING | {"estimator", "diagnosing", "noising", "detector", "styled"}, TRAIN
+    ),
     "critic": Place({"schema", "vetting"}, TRAIN),
     "raking": Place({"schema", "vetting"}, NUMPY),
     "copies": Place({"errors", "replacing", "schema"}, NUMPY),
@@ -171,9 +180,11 @@ PLACES = {
         TRAIN,
     ),
     "boosting": Place({"schema"}, TRAIN),
-    "candidates": Place({"errors", "noise", "schema", "streaming", "ensemble"}, TRAIN),
+    "image_classifier": Place({"errors", "noise", "networks", "training"}, TRAIN),
+    "candidates": Place({"errors", "noise", "frames", "schema", "streaming", "ensemble"}, TRAIN),
     "augmenting": Place(
-        {"boosting", "candidates", "errors", "frames", "levelled", "noise", "parameters", "schema"}
+        {"boosting", "candidates", "errors", "frames", "image_classifier", "levelled", "noise", "parameters"}
+        | {"schema"}
         | {"families", "streaming", "synthesizer", "values"},
         TRAIN,
     ),
