@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lookalike import noise
 from lookalike.errors import SchemaError
-from lookalike.networks import convolution, initialise, linear
+from lookalike.networks import Pace, convolution, initialise, linear
 from lookalike.training import Schedule, seeded, train
 
 GROUPS = 8
@@ -44,8 +44,6 @@ class Network(nn.Module):
         Draws the first weights.
     """
 
-    betas = (0.9, 0.99)
-
     def __init__(
         self, shape: tuple[int, int, int], n_classes: int, width: int, generator: torch.Generator
     ) -> None:
@@ -58,6 +56,9 @@ class Network(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, size) for size in (width, 2 * width, 2 * width))
         self.leave = linear(2 * width, n_classes)
         initialise(self, generator)
+
+    def pace(self, k: int) -> Pace:
+        return Pace((0.9, 0.99))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of classes, (n, n_classes), of images (n, channels, height, width)."""

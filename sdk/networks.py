@@ -1,4 +1,4 @@
-"""Backbones, and how their weights begin.
+"""Backbones, and how their weights begin and move.
 
 Weights are drawn from the generator that is handed in: torch's global one is never touched.
 """
@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 Layer = nn.Linear | nn.Conv2d
+
+
+class Pace(NamedTuple):
+    """How Adam goes about an objective: its decay rates, and times how much of the learning rate."""
+
+    betas: tuple[float, float]
+    times: float = 1.0
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:

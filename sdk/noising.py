@@ -142,7 +142,7 @@ class Noising(Diagnosing):
                 # What is missing has no number; any of unit spread will do.
                 spread = (model.schedule[first, 0] ** 2 + (~rows.present).float()).sqrt()
                 noisy = Rows(rows.clean + spread * normals[:, : rows.numbers.shape[1]], rows.ids)
-                *_, drawn = self._steps(noisy, normals, uniforms, given, first)
+                *_, drawn = self._stepped(noisy, normals, uniforms, given, first)
                 new, _ = completer.decode(drawn, uniforms)
             numbers[start : start + chunk] = new[: len(part)].numpy()
         fixed = np.zeros(table.ids.shape, dtype=bool)
@@ -267,7 +267,7 @@ class Noising(Diagnosing):
                 with torch.inference_mode():
                     known = completer.given(*held)
                     begun = model.begin(normals, known)
-                    seen = [begun, *self._steps(begun, normals, uniforms, known)]
+                    seen = [begun, *self._stepped(begun, normals, uniforms, known)]
                     numbers, _ = completer.decode(seen[-1], uniforms)
                 m = len(part.table)
                 images = [pixels.restore(rows.numbers.cpu())[:m].numpy() for rows in seen]
@@ -307,7 +307,7 @@ class Noising(Diagnosing):
         )
         return normals.to(completer.device), uniforms
 
-    def _steps(
+    def _stepped(
         self, begun: Rows, normals: Tensor, uniforms: Tensor, given: Rows, first: int = 0
     ) -> Iterator[Rows]:
         """What the sampler's steps from number `first` on leave."""
@@ -321,7 +321,7 @@ class Noising(Diagnosing):
         uniforms = torch.full((like.n, completer.noise_size[1]), 0.5)
         given = Rows(torch.full_like(like.numbers, torch.nan), like.ids)
         begun = completer.model.begin(normals, given)
-        *_, rows = self._steps(begun, normals, uniforms, given)
+        *_, rows = self._stepped(begun, normals, uniforms, given)
         return completer.decode(rows, uniforms)[0].numpy()
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from lookalike import archive
 from lookalike.errors import ArtifactError, LookalikeWarning, TrainingError
+from lookalike.networks import Pace
 
 EMA_DECAY = 0.999
 MAX_GRADIENT_NORM = 1.0
@@ -38,17 +39,6 @@ class Data(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Any: ...
-
-
-class Pace(Protocol):
-    """How Adam goes about an objective."""
-
-    @property
-    def betas(self) -> tuple[float, float]: ...
-
-    @property
-    def times(self) -> float:
-        """How much of the learning rate."""
 
 
 class Trainable(Protocol):

@@ -14,6 +14,7 @@ from torch import nn
 import lookalike as la
 from lookalike import costs
 from lookalike.models.vae import VAE
+from lookalike.networks import Pace
 from lookalike.training import Schedule, train
 from lookalike.verbs import Energies
 
@@ -47,12 +48,13 @@ def fitted():
 class Slow(nn.Module):
     """Its steps and evaluations take the time of a clock that they are said to take."""
 
-    betas = (0.9, 0.99)
-
     def __init__(self, clock, step, evaluation=0.0):
         super().__init__()
         self.w = nn.Parameter(torch.zeros(1))
         self.clock, self.cost, self.evaluation, self.taken, self.looks = clock, step, evaluation, 0, 0
+
+    def pace(self, k):
+        return Pace((0.9, 0.99))
 
     def objectives(self, rows, generator):
         self.clock.now += self.cost(self.taken)

@@ -16,7 +16,7 @@ from torch import nn
 
 import lookalike as la
 from lookalike import archive, estimator, training
-from lookalike.models.family import Pace
+from lookalike.networks import Pace
 from lookalike.training import Schedule, train
 
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
 from lookalike.memory import Memory
-
-
-class Pace(NamedTuple):
-    """How Adam goes about an objective: its decay rates, and times how much of the learning rate."""
-
-    betas: tuple[float, float]
-    times: float = 1.0
+from lookalike.networks import Pace
 
 
 class Model(nn.Module, ABC):

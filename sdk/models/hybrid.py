@@ -23,8 +23,8 @@ from torch.nn.functional import softplus
 from lookalike.backbones import COMPARING, STUDENTS
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.diffusion import Diffusion
-from lookalike.models.family import Denoising, Pace
-from lookalike.networks import Fourier, initialise, linear
+from lookalike.models.family import Denoising
+from lookalike.networks import Fourier, Pace, initialise, linear
 
 CONTEST = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
 TEMPERATURE = 0.7  # of the relaxed categories
