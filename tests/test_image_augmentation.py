@@ -12,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader
 
 import lookalike as la
+from lookalike import image_classifier
 from lookalike.candidates import OF_IMAGES, TARGET, Nothing, Rare, Varied
 from lookalike.image_classifier import ImageClassifier, flips_help
 from lookalike.integrations.torch import Mixed
@@ -89,7 +90,8 @@ def test_weights_say_how_often_an_image_is_shown():
 
 
 @pytest.mark.slow
-def test_images_that_mirroring_turns_into_others_are_not_mirrored():
+def test_images_that_mirroring_turns_into_others_are_not_mirrored(monkeypatch):
+    monkeypatch.setattr(image_classifier, "TRIED", 60)
     one = np.zeros((8, 8))
     one[1:7, 1:3] = one[3:5, 1:6] = 1
     images = np.stack([one, one[:, ::-1]] * 30) + np.random.default_rng(0).normal(0, 0.1, (60, 8, 8))
@@ -150,8 +152,9 @@ def test_other_dicts_are_refused(table, y):
 
 
 @pytest.mark.slow
-def test_by_default_a_diffusion_model_draws_and_a_network_judges():
-    done = la.augment(X, Y, cv=2, random_state=0)
+def test_by_default_a_network_judges(monkeypatch):
+    monkeypatch.setattr(image_classifier, "TRIED", 20)
+    done = la.augment(X, Y, la.Diffusion(**QUICK), cv=2, random_state=0)
     assert [str(f.candidate) for f in done.report.findings] == ["real rows alone", *map(str, OF_IMAGES)]
     assert done.report.findings[0].scores.mean() > 0.5
     assert (len(done.X) == 90) == (done.report.chosen == Nothing())
