@@ -7,13 +7,14 @@ boards: DeepPCB's patches of circuit boards, 64 x 64, black and white, each defe
 its template. "alone": learned from the first half of the good patches, tested on the others and on half of
 the defects. Good patches are cut from templates, which are cleaner than boards as scanned. So "repaired"
 tests the same model on the defects and on these very patches with the defect covered by the template. "with
-templates": learned from the repaired patches of the second third of the defects and tested on the last third.
-The first third of the defects, and of the good patches not learned, was used to choose settings, and is in no
-figure. Patches come board by board, so that parts hold other boards. "pixels" is the AUROC of `heatmap` by
+templates": learned from the repaired patches of the second third of the defects, tested on the last third.
+The first third of the defects, and of the good patches not learned, was used to choose settings, and is in
+no figure. Patches come board by board, so that parts hold other boards. "pixels" is the AUROC of `heatmap` by
 the boxes drawn around defects, in the mean of images, "peak" how often its hottest pixel lies in the box, of
 which the boxes' share of an image is chance.
 
-garments: each class of Fashion-MNIST against the rest, 1,000 training images of the class, 1,000 test images.
+garments: each class of Fashion-MNIST against the rest, 1,000 training images of the class, 1,000 test
+images.
 
 Beside: the error of reconstruction from as many principal components as hold 95 % of the variance, the mean
 distance from 5 nearest neighbours, and with a template how many pixels differ by more than a shift of one.
@@ -102,9 +103,8 @@ def timed(
 def boards(say: Callable[[str], None], seed: int, tuning: bool) -> None:
     with np.load(DATA / "deeppcb_patches.npz") as file:
         good, defect, template, mask = (
-            np.unpackbits(file[k], axis=-1) for k in ("good", "defect", "template", "mask")
+            np.unpackbits(file[k], axis=-1).astype(bool) for k in ("good", "defect", "template", "mask")
         )
-    mask = mask.astype(bool)
     repaired = np.where(mask, template, defect)
     half, part = len(good) // 2, len(defect) // 3
     learned, rest = slice(part, 2 * part), slice(half + (len(good) - half) // 3, None)

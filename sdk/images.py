@@ -90,7 +90,7 @@ class Image(Column):
 
     @property
     def channels(self) -> int:
-        """Of a pixel."""
+        """How many numbers a pixel has."""
         return self.shape[2] if len(self.shape) == 3 else 1
 
     @property

@@ -33,7 +33,7 @@ WHITENED = {1: -0.125, 2: 0.0}
 least, counts as much as the rest (Mahalanobis's distance), at 0 pixels do."""
 
 LEAST = 1e-4  # of the largest variance, below which none is told apart
-ALIKE = 0.01  # a squared distance, below which patches are one: rounding would tell them apart
+ALIKE = 1e-4  # of the mean square of patches: squared distances below are rounding's
 TINY = 1e-12
 
 
@@ -69,6 +69,7 @@ class Patches(nn.Module):
     places: Tensor
     from_each: Tensor
     length: Tensor
+    alike: Tensor
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Patches(nn.Module):
         self.register_buffer("places", places(shape).to(reach) * reach, persistent=False)
         self.register_buffer("from_each", -2 * patches.T, persistent=False)
         self.register_buffer("length", (patches * patches).sum(1), persistent=False)
+        self.register_buffer("alike", ALIKE * self.length.mean() + TINY, persistent=False)
 
     @classmethod
     def learn(
@@ -140,7 +142,7 @@ class Patches(nn.Module):
         seen = torch.cat([here, self.places.expand(here.shape[0], -1, -1, -1)], 3).flatten(0, 2)
         parts = zip(self.from_each.split(PART, 1), self.length.split(PART), strict=True)
         nearest = torch.stack([(seen @ each + length).amin(1) for each, length in parts]).amin(0)
-        distance = (nearest + add_up(seen * seen)).clamp(min=0) + ALIKE
+        distance = (nearest + add_up(seen * seen)).clamp(min=0) + self.alike
         height, width, channels = self.shape
         grid = distance.unflatten(0, (-1, *self.places.shape[:2]))
         pixels = functional.interpolate(grid[:, None], scale_factor=float(STEP), mode="nearest")

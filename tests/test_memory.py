@@ -118,3 +118,16 @@ def test_energies_of_one_spread_have_equal_votes_and_what_was_learned_by_heart_h
     assert (both >= 0).all()
     order = both.sum(1).argsort()
     assert order.tolist() == cells.sum(1).argsort().tolist()
+
+
+def test_an_energy_that_forged_anomalies_do_not_move_has_no_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    usual, odd = (
+        torch.rand(400, generator=generator).double() + 1,
+        torch.rand(400, generator=generator).double(),
+    )
+    blind, sharp = usual.flip(0), usual
+    none = torch.empty(0, dtype=torch.float64)
+    told = [[blind, sharp], [blind, sharp], [none, none]]
+    assert Blend.learn(*told, [none, none]).weight.tolist() == pytest.approx([0.5, 0.5])
+    assert Blend.learn(*told, [odd + 1, odd + 3]).weight[0] < 0.05

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 import lookalike as la
 from lookalike import archive
 from lookalike.layout import ImageLayout, Layout, Rows
-from lookalike.patches import ALIKE, Patches, gathered, scales, spread_out
+from lookalike.patches import Patches, gathered, scales, spread_out
 from lookalike.verbs import Energies
 from lookalike.vetting import vetted_schema
 
@@ -107,7 +107,7 @@ def test_patches_are_as_odd_as_they_are_far_from_the_nearest():
     for i, j in np.ndindex(3, 3):
         window = torch.from_numpy(padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]).permute(2, 0, 1)
         seen = torch.cat([(patches.weight * window).sum((1, 2, 3)) + patches.bias, patches.places[i, j]])
-        squares[i, j] = ((seen - patches.patches) ** 2).sum(1).min() + ALIKE
+        squares[i, j] = ((seen - patches.patches) ** 2).sum(1).min() + patches.alike
     pixels = squares.repeat(2, 0).repeat(2, 1)
     assert_allclose(float(cells.sum()), (pixels**4).sum() ** 0.25, rtol=1e-4)
     assert_allclose(cells.sum(2) / cells.sum(), pixels**4 / (pixels**4).sum(), rtol=1e-3)
