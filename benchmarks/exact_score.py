@@ -7,9 +7,9 @@ The data are 200,000 rows, normal with unit spread: tables of 4 columns, and ima
 correlation falls with the distance as exp(-d / 2), that of columns likewise. Noisy rows are normal as well,
 and the gradient of the logarithm of their density is -(C + sigma^2)^-1 x. `Diffusion` learns from the rows;
 of images `denoise` tells its score, of tables its network, in the coordinates that it sees. The figure is the
-root of the mean squared difference from the exact score over that of the exact score, on 20,000 fresh noisy
-rows for each sigma: 0 is perfect, 1 as good as none. "moments" is the exact score of a normal distribution
-with the mean and covariance of the same rows: what there is to learn from them. One thread.
+root of the mean squared difference from the exact score over that of the exact score, on 20,000 fresh
+noisy rows for each sigma: 0 is perfect, 1 as good as none. "moments" is the exact score of a normal
+distribution with the mean and covariance of the same rows: what there is to learn from them. One thread.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _sum(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
 
 def _mean(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
     """`torch.mean`; over all places of images, (n, channels, height, width), as a product, as of `_sum`."""
-    from onnxscript import opset20 as op
+    op: Any = require("onnxscript", "onnx", "export").opset20
 
     if list(dim) not in ([2, 3], [-2, -1]) or len(self.shape) != 4:
         found = op.ReduceMean(self, op.Constant(value_ints=list(dim)), keepdims=int(keepdim))
@@ -220,7 +220,11 @@ def _mean(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
     channels, height, width = self.shape[1:]
     flat = op.Reshape(self, op.Constant(value_ints=[0, channels, height * width]))
     means = op.MatMul(flat, _shares(op, height * width))
-    return op.Unsqueeze(means, op.Constant(value_ints=[3])) if keepdim else op.Squeeze(means, [2])
+    return (
+        op.Unsqueeze(means, op.Constant(value_ints=[3]))
+        if keepdim
+        else op.Squeeze(means, op.Constant(value_ints=[2]))
+    )
 
 
 def _group_norm(
@@ -232,7 +236,7 @@ def _group_norm(
     cudnn_enabled: bool = True,
 ) -> Any:
     """`torch.nn.functional.group_norm`, whose means are products, as of `_sum`."""
-    from onnxscript import opset20 as op
+    op: Any = require("onnxscript", "onnx", "export").opset20
 
     shape = list(input.shape[1:])
     size = math.prod(shape) // num_groups

@@ -428,8 +428,9 @@ def _tensor(column: Encoded | Image, cells: Array) -> Array:
     """Encoded cells as the input of a graph; what has no id goes as missing."""
     if isinstance(column, Levelled):
         return column.tensor(np.where(cells < 0, column.blank, cells))
-    exact = isinstance(column, Image) or column.port.type == "float64"
-    return column.tensor(cells) if exact else column.feed(column.decode(cells), True)
+    if isinstance(column, Image) or column.port.type == "float64":
+        return column.tensor(cells)
+    return column.feed(column.decode(cells), True)
 
 
 def _slices(arrays: dict[str, Array], index: slice | NDArray[Any]) -> dict[str, Array]:
