@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -290,10 +291,11 @@ class ConvDecoder(nn.Module):
         *above, deep = self.given(seen)
         context = nn.functional.silu(self.context(torch.cat([z, seen[:, d:-d]], 1)))
         h = deep + self.enter(z).unflatten(1, (-1, *self.frame.size))
-        for block in self.blocks[0]:
+        first, *others = cast(Sequence[nn.ModuleList], self.blocks)
+        for block in first:
             h = block(h, context)
         deep = h
-        for up, blocks, skip in zip(self.ups, self.blocks[1:], reversed(above), strict=True):
+        for up, blocks, skip in zip(self.ups, others, reversed(above), strict=True):
             h = skip + up(nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
             for block in blocks:
                 h = block(h, context)

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 
 from lookalike import noise
 from lookalike.estimator import Estimator, tensors
-from lookalike.modes import Modes, compared
+from lookalike.modes import Mode, Modes, compared
 from lookalike.parameters import Range
 from lookalike.schema import Schema, Table
 
@@ -62,7 +62,7 @@ class Diagnosing(Estimator):
             table = Table.join(list(self._blocks(n, None, seed)))
         else:
             table = self.schema_.encode(made, owner=self._owner)
-        labels = []
+        labels: list[Mode] = []
         for j, (column, count) in enumerate(zip(self.schema_.category_columns, codec.counts, strict=True)):
             drawn = np.bincount(table.ids[:, j], minlength=len(count) + 2)[: len(count)]
             names = [f"{column.name} = {level!r}" for level in column.levels]
@@ -76,7 +76,7 @@ class Diagnosing(Estimator):
         _, told = self._scorer.expected(codec.layout.unmeasure(memory.rows / memory.scale).to("cpu"))
         names = [f"cluster {c}{_mostly(self.schema_, told.numpy()[clusters.labels_ == c])}" for c in range(k)]
         shares = (
-            np.bincount(clusters.labels_, count, k),
+            np.bincount(clusters.labels_, count, k).astype(np.float64),
             np.bincount(clusters.predict(features), minlength=k).astype(np.float64),
         )
         return Modes(tuple(labels), compared(names, *shares), int(count.sum()), len(table))

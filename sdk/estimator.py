@@ -225,8 +225,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             None if self.max_seconds is None else self._time_to_train(meter, energies, weighed[0], scored),
             codec.layout.narrow and multiplies_narrow(device),
         )
-        shown = type(self)(**self.get_params(deep=False))  # what callbacks see
-        vars(shown).update(schema_=schema, codec_=codec, model_=model)
+        shown: Estimator = type(self)(**self.get_params(deep=False))  # what callbacks see
+        shown.schema_, shown.codec_, shown.model_ = schema, codec, model
         history = train(
             model,
             data,
@@ -321,7 +321,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         held = (self.codec_, self.model_, self.memory_, self.blend_)
         return sum(t.nbytes for module in held for t in module.state_dict().values())
 
-    def _size(self) -> dict[str, int | None]:
+    def _size(self) -> dict[str, Any]:
         return {
             "parameters": self._parameters,
             "weight_bytes": self._weight_bytes,

@@ -511,7 +511,7 @@ class Face(Thresholded):
 
         return lambda request, seed: request.draw(complete, seed)
 
-    def _size(self) -> dict[str, int | None]:
+    def _size(self) -> dict[str, Any]:
         """How large the model is, as `PredictReport` has it."""
         raise NotImplementedError
 

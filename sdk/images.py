@@ -259,7 +259,8 @@ class Template(Image):
     def compared(self, numbers: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far numbers of images lie above or below all that their templates have nearby, (n, size)."""
         reach = 2 * self.shift + 1
-        least = most = template.reshape(-1, *self.grid)
+        least: Array = template.reshape(-1, *self.grid)
+        most = least
         for axis in (1, 2):
             border = [(self.shift, self.shift) if k == axis else (0, 0) for k in range(4)]
             least, most = (

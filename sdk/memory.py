@@ -9,7 +9,8 @@ network sees the structure between neighbours. A row's energy is a mean of what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,7 @@ class Memory(nn.Module):
         moved = ((_denoised(distance, weight) * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
         near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ square)[:, 0]
         found = [self._cells(part, rows.present) for part in (moved, near)]
-        for patches in self.patches:
+        for patches in cast(Iterable[Patches], self.patches):
             found.append(nn.functional.pad(patches.energies(rows), (0, self.layout.n_categories)))
         if len(self.anomalies):
             known = squared_distances(x, self.anomalies)

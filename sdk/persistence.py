@@ -196,7 +196,8 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
         Patches(layout.shape, scale, *tensors(Patches.sizes(layout.shape, 1), _part(arrays, part)))
         for scale, part in remembered
     ]
-    return Memory(layout, *tensors(wanted, dict(arrays)), patches)
+    scale, rows, count, doubt, anomalies = tensors(wanted, dict(arrays))
+    return Memory(layout, scale, rows, count, doubt, anomalies, patches)
 
 
 def _blend(arrays: Arrays) -> Blend:

@@ -316,7 +316,7 @@ class Model(Face):
     def _owner(self) -> str:
         return self._exported.estimator
 
-    def _size(self) -> dict[str, int | None]:
+    def _size(self) -> dict[str, Any]:
         return {"parameters": None, "weight_bytes": self._contents.weight_bytes, "macs": None}
 
     @property
