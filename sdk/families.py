@@ -50,7 +50,7 @@ class VAE(Noising):
         Weight of the divergence; 1 is the evidence bound.
     sharpness : float
         Weight of a critic that compares what is reconstructed with what it was, for images that are not
-        blurred, at twice the time a step; 0 for none. Try 10.
+        blurred, at twice the time a step, in long fits; 0 for none.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.
