@@ -74,13 +74,13 @@ def part(data: Any, rows: slice) -> Any:
 class Fashion:
     """Garments to learn from, and features of others to judge by."""
 
-    def __init__(self, tune: bool) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         with np.load(DATA) as file:
             data = dict(file)
         self.judge: Judge = judge(data)
-        learned = slice(50_000) if tune else slice(None)
+        learned = slice(min(args.images, 50_000) if args.tune else args.images)
         self.images, self.labels = data["x_train"][learned], data["y_train"][learned].astype(str)
-        self.features, _ = self.judge.look(data["x_train"][50_000:] if tune else data["x_test"])
+        self.features, _ = self.judge.look(data["x_train"][50_000:] if args.tune else data["x_test"])
         self.data = {**data, "x_train": self.images, "y_train": data["y_train"][learned]}
 
     @property
@@ -105,7 +105,7 @@ def drawn(model: la.GAN, seed: int) -> np.ndarray:
 
 
 def beside(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     for seed in range(args.seeds):
         model, seconds = clocked(fashion.table, args.seconds, seed)
         say(f"GAN    seed {seed}  {seconds:4.0f} s  {fashion.told(drawn(model, seed), asked())}")
@@ -115,21 +115,20 @@ def beside(args: argparse.Namespace, say: Say) -> None:
 
 
 def styles(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     for seed in range(args.seeds):
         model, seconds = clocked(fashion.table, args.seconds, seed, style=True)
         for psi in (1.0, 0.75, 0.5):
             made = drawn(model.with_truncation(psi), seed)
             say(f"seed {seed}  {seconds:4.0f} s  psi {psi:.2f}  {fashion.told(made, asked())}")
         own = fashion.judge.look(drawn(model, seed))[1]
-        given, other = ({"label": np.roll(asked(), k).astype(str)} for k in (0, 3))
-        mixed = model.mix(seed, seed + 1000, given=given, fine_given=other)["image"]
+        mixed = model.mix(seed, seed + 1000, given={"label": asked().astype(str)})["image"]
         kept = (fashion.judge.look(mixed)[1] == own).mean()
         say(f"seed {seed}  mixed images keep the class of their large shapes: {kept:.3f}")
 
 
 def few(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     for seed in range(args.seeds):
         for augment in (False, True):
             table = part(fashion.table, slice(500))
@@ -140,7 +139,7 @@ def few(args: argparse.Namespace, say: Say) -> None:
 
 
 def speed(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     for style in (False, True):
         options = {**OPTIONS, "max_steps": 2, "random_state": 0, "style": style}
         model = la.GAN(**options).fit(part(fashion.table, slice(500)))
@@ -165,7 +164,7 @@ def speed(args: argparse.Namespace, say: Say) -> None:
 
 
 def stability(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     found: dict[float, list[float]] = {}
     for factor in (1.0, 0.3, 3.0):
         for seed in range(10):
@@ -181,7 +180,7 @@ def stability(args: argparse.Namespace, say: Say) -> None:
 
 
 def stacked(args: argparse.Namespace, say: Say) -> None:
-    fashion = Fashion(args.tune)
+    fashion = Fashion(args)
     for seed in range(args.seeds):
         index = np.random.default_rng(seed).integers(len(fashion.images), size=(60_000, 3))
         images = np.moveaxis(fashion.images[index], 1, 3)
@@ -236,6 +235,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peers", default="", help="a Python of which the peers' environment is made")
+    parser.add_argument("--images", type=int, default=60_000, help="learned from, at most")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()

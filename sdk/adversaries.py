@@ -151,9 +151,10 @@ class Modulated(nn.Module):
 class StyleGenerator(nn.Module):
     """StyleGAN2's generator, given any part of an image and of the categories beside it.
 
-    A mapping network turns noise and labels into a style. It scales the channels of each layer: on the inner
-    level those of large shapes, on the outer one those of small ones. Without noise inputs: all that is drawn
-    is in the style.
+    Mapping networks turn noise into styles, which scale the channels of each layer: half of it, with the
+    labels, those of the inner level and its large shapes, the rest those of the outer one and its small. So
+    any two styles go together, where StyleGAN has to see mixed ones in training, and small shapes leave the
+    label alone. Without noise inputs: all that is drawn is in the styles.
 
     Parameters
     ----------
@@ -173,9 +174,13 @@ class StyleGenerator(nn.Module):
         self.frame, self.d = Frame(shape), math.prod(shape)
         outer, inner = channels_of(width, 4, 2)
         self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
-        self.mapping = nn.Sequential(
-            *(linear(latent_dim + n_scores, width), nn.LeakyReLU(0.2)),
+        self.own = max(latent_dim // 2, 1)  # of the noise, for small shapes
+        self.large = nn.Sequential(
+            *(linear(latent_dim - latent_dim // 2 + n_scores, width), nn.LeakyReLU(0.2)),
             *(linear(width, width), nn.LeakyReLU(0.2)),
+        )
+        self.small = nn.Sequential(
+            *(linear(self.own, width), nn.LeakyReLU(0.2), linear(width, width), nn.LeakyReLU(0.2))
         )
         self.constant = linear(1, inner * math.prod(self.frame.size))
         self.coarse = nn.ModuleList(Modulated(inner, inner, width) for _ in range(2 * depth))
@@ -186,22 +191,24 @@ class StyleGenerator(nn.Module):
         fixed = torch.Generator().manual_seed(0)
         self.register_buffer("centre", torch.randn(CENTRE, latent_dim, generator=fixed), persistent=False)
 
-    def styles(self, z: Tensor, seen: Tensor, truncation: float = 1.0) -> Tensor:
-        """Styles, (n, width), of noise and what is observed of the categories.
+    def styles(self, z: Tensor, seen: Tensor, truncation: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Styles of large and of small shapes, (n, width) each, of noise and the categories observed.
 
         They go a share of their way from the mean style of these categories, `truncation` (Karras et al.,
         CVPR 2019, arXiv 1812.04948, appendix B).
         """
         labels = seen[:, self.d : -self.d]
-        w = self._map(z, labels)
+        large, small = self._map(z, labels)
         if truncation == 1:
-            return w
-        mean = self._map(self.centre.repeat(z.shape[0], 1), labels.repeat_interleave(CENTRE, 0))
-        return torch.lerp(mean.unflatten(0, (-1, CENTRE)).mean(1), w, truncation)
+            return large, small
+        means = self._map(self.centre.repeat(z.shape[0], 1), labels.repeat_interleave(CENTRE, 0))
+        coarse, fine = (mean.unflatten(0, (-1, CENTRE)).mean(1) for mean in means)
+        return torch.lerp(coarse, large, truncation), torch.lerp(fine, small, truncation)
 
-    def _map(self, z: Tensor, labels: Tensor) -> Tensor:
-        w: Tensor = self.mapping(torch.cat([nn.functional.normalize(z) * math.sqrt(z.shape[1]), labels], 1))
-        return w
+    def _map(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        first = z[:, : z.shape[1] - z.shape[1] // 2]
+        labels = labels * math.sqrt(first.shape[1])  # as long as the noise is
+        return self.large(torch.cat([first, labels], 1)), self.small(z[:, -self.own :])
 
     def forward(self, z: Tensor, seen: Tensor) -> Tensor:
         """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
@@ -209,8 +216,7 @@ class StyleGenerator(nn.Module):
             many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
             out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
             return out.unflatten(0, (z.shape[0], -1))
-        w = self.styles(z, seen)
-        return self.draw(w, w, seen)
+        return self.draw(*self.styles(z, seen), seen)
 
     def draw(self, coarse: Tensor, fine: Tensor, seen: Tensor) -> Tensor:
         """Complete rows by a style for the inner level, and one for the outer."""

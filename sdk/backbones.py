@@ -51,7 +51,7 @@ def _judges_rows(shape: tuple[int], n_scores: int, n_categories: int, width: int
 GENERATORS: dict[int, Callable[..., ResidualMLP | ConvGenerator]] = {1: _completes_rows, 3: ConvGenerator}
 """By rank: noise, and a row with flags for the coordinates observed, to a whole row."""
 
-STYLED: dict[int, type[StyleGenerator]] = {3: StyleGenerator}
+STYLED: dict[int, Callable[..., StyleGenerator]] = {3: StyleGenerator}
 """By rank: generators whose styles can be mixed and truncated."""
 
 CRITICS: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _judges_rows, 3: ConvCritic}

@@ -25,27 +25,22 @@ class Styled(Estimator):
     style: bool
 
     def mix(
-        self,
-        coarse: noise.RandomState,
-        fine: noise.RandomState,
-        n: int | None = None,
-        given: Any = None,
-        fine_given: Any = None,
+        self, coarse: noise.RandomState, fine: noise.RandomState, n: int | None = None, given: Any = None
     ) -> Any:
         """Draw images with the large shapes of some and the small ones of others.
 
-        Row i takes the styles of its coarse layers from row i of ``generate(n, given, coarse)``, and what is
-        given with them; those of its fine layers from row i of ``generate(n, fine_given, fine)``.
+        Row i has the large shapes, and the label, of row i of ``generate(n, given, coarse)``, and the small
+        ones of row i of ``generate(n, given, fine)``.
 
         Parameters
         ----------
         coarse, fine : int, Generator, RandomState or None
-            The random states that those images are generated with. Where both are the same, and the same is
-            given, the images themselves come.
+            The random states that those images are generated with. Where both are the same, the images
+            themselves come.
         n : int, optional
             How many. By default as many as are given.
-        given, fine_given : mapping of column name to value or sequence of values, or table of partial rows
-            As of `generate`, but values only; `fine_given` is `given` by default.
+        given : mapping of column name to value or sequence of values, or table of partial rows
+            As of `generate`, but values only.
 
         Returns
         -------
@@ -59,15 +54,12 @@ class Styled(Estimator):
         """
         self._check("generate")
         self._needs_styles("mix")
-        schema, seeds = self.schema_, (noise.seed_from(coarse), noise.seed_from(fine))
-        requests = list(Request.read(schema, given, n, seeds[0], BLOCK))
-        total = sum(len(request.table) for request in requests)
-        others = Request.read(schema, given if fine_given is None else fine_given, total, seeds[1], BLOCK)
+        seeds = noise.seed_from(coarse), noise.seed_from(fine)
         blocks = [
-            self._mixed(request, other, *(noise.child(seed, k << 32) for seed in seeds))
-            for k, (request, other) in enumerate(zip(requests, others, strict=True))
+            self._mixed(request, *(noise.child(seed, k << 32) for seed in seeds))
+            for k, request in enumerate(Request.read(self.schema_, given, n, seeds[0], BLOCK))
         ]
-        return schema.decode(Table.join(blocks), seed=seeds[0])
+        return self.schema_.decode(Table.join(blocks), seed=seeds[0])
 
     def with_truncation(self, truncation: float) -> Self:
         """Give this fitted model another truncation; nothing is trained, and scores stay as they are.
@@ -97,14 +89,14 @@ class Styled(Estimator):
         if not self.style:
             raise ConditionError(f"there are no styles to {verb}. Fit a GAN(style=True) to images.")
 
-    def _mixed(self, request: Request, other: Request, seed: int, fine: int) -> Table:
-        if request.wanted or other.wanted:
+    def _mixed(self, request: Request, seed: int, fine: int) -> Table:
+        if request.wanted:
             raise ConditionError("mix is given values, and got sets or ranges. Use generate for these.")
         mixer = Mixer(self.codec_, cast(GAN, self.model_), impute=False)
-        arrays = [part for r in (request, other) for part in (r.table.numbers, r.table.ids, *r.known)]
 
         def drawn_from(start: int, n: int) -> list[NDArray[np.float32]]:
             own, others = (noise.rows(s, start, n, *mixer.noise_size) for s in (seed, fine))
             return [*own, others[0]]
 
-        return put(request.table, request.known, self._drawn(mixer, arrays, drawn_from))
+        table, known = request.table, request.known
+        return put(table, known, self._drawn(mixer, [table.numbers, table.ids, *known], drawn_from))

@@ -168,33 +168,22 @@ class Completer(Verb):
 
 
 class Mixer(Completer):
-    """Images whose large shapes are in the style of one row, and small ones in that of another."""
+    """Images with the large shapes of some noise, and the small ones of other."""
 
-    def forward(  # type: ignore[override]  # of two rows
+    def forward(  # type: ignore[override]  # of two noises
         self,
         numbers: Tensor,
         ids: Tensor,
         known_numbers: Tensor,
         known_ids: Tensor,
-        fine_numbers: Tensor,
-        fine_ids: Tensor,
-        fine_known_numbers: Tensor,
-        fine_known_ids: Tensor,
         normals: Tensor,
         uniforms: Tensor,
         fine: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Complete rows as `Completer` does; the parameters of `fine` are those of the other."""
+        """Complete rows as `Completer` does; `fine` is like `normals`."""
         given = self.given(numbers, ids, known_numbers, known_ids)
-        other = self.given(fine_numbers, fine_ids, fine_known_numbers, fine_known_ids)
         device, own = self.device, self.model.noise_size[1]
-        rows = cast(GAN, self.model).mix(
-            normals.to(device),
-            uniforms[:, :own].to(device),
-            given,
-            self.bar.to(device),
-            fine.to(device),
-            other,
-        )
+        noise = normals.to(device), uniforms[:, :own].to(device)
+        rows = cast(GAN, self.model).mix(*noise, given, self.bar.to(device), fine.to(device))
         new_numbers, new_ids = self.decode(rows, uniforms)
         return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)

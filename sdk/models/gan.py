@@ -151,6 +151,7 @@ class GAN(Family):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rows as the critic sees them, a real one and its completion changed alike."""
         d = self.layout.n_numbers
+        assert self.disturb is not None
         pixels, flags = self.disturb(
             self.layout.shape,
             torch.stack([real[:, :d], fake[:, :d]]),
@@ -167,8 +168,8 @@ class GAN(Family):
 
         A relativistic critic has no level of its own, so its signs are those of differences.
         """
-        self.chance += CHANCE_STEP * (told - TOLD).sign()
-        self.chance.clamp_(0, MOST_CHANCE)
+        assert self.chance is not None
+        self.chance.add_(CHANCE_STEP * (told - TOLD).sign()).clamp_(0, MOST_CHANCE)
         return told
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
@@ -201,15 +202,14 @@ class GAN(Family):
         if self.truncation == 1:
             out = self.complete(z, rows)
         else:
-            w = self._style(z, rows)
-            out = self._styled(w, w, rows)
+            out = self._styled(*self._styles(z, rows), rows)
         return self._reveal(k, rows, out, uniforms, barred)
 
-    def _style(self, z: Tensor, given: Rows) -> Tensor:
+    def _styles(self, z: Tensor, given: Rows) -> tuple[Tensor, Tensor]:
         return cast(StyleGenerator, self.generator).styles(z, self._see(given), self.truncation)
 
-    def _styled(self, coarse: Tensor, fine: Tensor, given: Rows) -> Tensor:
-        return cast(StyleGenerator, self.generator).draw(coarse, fine, self._see(given))
+    def _styled(self, large: Tensor, small: Tensor, given: Rows) -> Tensor:
+        return cast(StyleGenerator, self.generator).draw(large, small, self._see(given))
 
     def _noise(self, normals: Tensor, k: Tensor) -> Tensor:
         noise = normals.unflatten(1, (self.n_steps, self.latent_dim))
@@ -221,15 +221,13 @@ class GAN(Family):
         drawn = Rows(out[:, :d], layout.draw(out[:, d:] + barred, what))
         return layout.reveal(rows, drawn, when <= (k + 1) / self.n_steps)
 
-    def mix(
-        self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor, fine_given: Rows
-    ) -> Rows:
-        """Do as `sample`, small shapes in the style of other noise, `fine`, and of what it is given."""
+    def mix(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, fine: Tensor) -> Rows:
+        """Do as `sample`, with small shapes in the style of other noise, `fine`."""
         rows = given
         for k in torch.arange(self.n_steps, device=normals.device):
-            small = self._style(self._noise(fine, k), fine_given)
-            out = self._styled(self._style(self._noise(normals, k), rows), small, rows)
-            rows = self._reveal(k, rows, out, uniforms, barred)
+            large, _ = self._styles(self._noise(normals, k), rows)
+            _, small = self._styles(self._noise(fine, k), rows)
+            rows = self._reveal(k, rows, self._styled(large, small, rows), uniforms, barred)
         return rows
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
