@@ -167,6 +167,8 @@ class StyleGenerator(nn.Module):
     quality of StyleGAN. CVPR 2020, arXiv:1912.04958.
     """
 
+    centre: Tensor
+
     def __init__(
         self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
     ) -> None:

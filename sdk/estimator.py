@@ -225,8 +225,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             None if self.max_seconds is None else self._time_to_train(meter, energies, weighed[0], scored),
             codec.layout.narrow and multiplies_narrow(device),
         )
-        shown: Estimator = type(self)(**self.get_params(deep=False))  # what callbacks see
-        shown.schema_, shown.codec_, shown.model_ = schema, codec, model
+        shown = type(self)(**self.get_params(deep=False))  # what callbacks see
+        shown.__dict__.update(schema_=schema, codec_=codec, model_=model)
         history = train(
             model,
             data,
