@@ -193,8 +193,8 @@ def _memory(layout: Layout, arrays: Arrays) -> Memory:
         return [torch.from_numpy(part[name].copy()) for name in names]
 
     patches = [
-        Patches(layout.shape, scale, *tensors(Patches.sizes(layout.shape, 1), _part(arrays, part)))
-        for scale, part in remembered
+        Patches(layout.shape, shrunk, *tensors(Patches.sizes(layout.shape, 1), _part(arrays, part)))
+        for shrunk, part in remembered
     ]
     scale, rows, count, doubt, anomalies = tensors(wanted, dict(arrays))
     return Memory(layout, scale, rows, count, doubt, anomalies, patches)
