@@ -57,7 +57,8 @@ class Noising(Diagnosing):
 
         The noise from which either would be drawn is found, and between the two the path is an arc (Shoemake,
         "Animating rotation with quaternion curves", SIGGRAPH 1985): what lies on it is as noise should be.
-        Categories are those of the nearer end.
+        Categories are those of the nearer end. What an image has beyond what is drawn from its noise fades
+        along the path.
 
         Parameters
         ----------
@@ -95,11 +96,22 @@ class Noising(Diagnosing):
                 pairs = slice(start, start + PAIRS)
                 ends = [self._seen(end.rows(pairs), PAIRS) for end in (first, last)]
                 there, here = (model.noise_of(rows) for rows in ends)
+                lost = [
+                    self._lost(end.rows(pairs), normals, seen)
+                    for end, normals, seen in zip((first, last), (there, here), ends, strict=True)
+                ]
                 for k in range(1, steps - 1):
-                    normals = spherical(there, here, k / (steps - 1))
-                    drawn = self._led(normals, ends[0] if path[k] is first else ends[1])
-                    numbers[pairs, k] = drawn[: len(first) - start]
+                    t = k / (steps - 1)
+                    drawn = self._led(spherical(there, here, t), ends[0] if path[k] is first else ends[1])
+                    drawn = drawn[: len(first) - start] + (1 - t) * lost[0] + t * lost[1]
+                    numbers[pairs, k] = drawn
         return self.schema_.decode(Table(*(part.reshape(-1, part.shape[2]) for part in (numbers, ids))))
+
+    def _lost(self, rows: Table, normals: Tensor, seen: Rows) -> NDArray[np.float64]:
+        """What of rows is not in their noise, where draws have no grain to hold it: it fades along a path."""
+        if self.codec_.layout.grain:
+            return np.zeros_like(rows.numbers)
+        return rows.numbers - self._led(normals, seen)[: len(rows)]
 
     def vary(self, X: Any, strength: float = 0.5, random_state: RandomState = None) -> Any:
         """Draw variations of rows or images: a part of them is lost in noise, and drawn anew.

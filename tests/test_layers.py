@@ -150,7 +150,7 @@ PLACES = {
     ),
     "verbs": Place(MODELS - {"verbs"}, TORCH),
     "counting": Place(MODELS | {"costs"}, TORCH),
-    "training": Place({"errors", "noise", "archive"}, TORCH | {"safetensors", "tqdm"}),
+    "training": Place({"errors", "noise", "archive", "networks"}, TORCH | {"safetensors", "tqdm"}),
     # Both
     "persistence": Place(DATA | MODELS | FITTING - {"persistence"}, TRAIN),
     "estimator": Place(DATA | MODELS | FITTING | {"counting"}, TRAIN),
