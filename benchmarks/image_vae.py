@@ -5,7 +5,7 @@
 The judge is that of `images.py`: of its features the Fréchet distance of 2,000 images to the 10,000 test
 images, precision and recall, and how often it names the class asked for (pythae's VAE cannot be asked).
 Sharpness is the mean variance of an image's Laplacian, beside that of test images. "plain" and "sharp" differ
-in `sharpness`. "fit s" are the seconds of the whole fit; those of `--seconds` are spent on training alone.
+in `sharpness`. "fit s" are the seconds of training, as `images.py` counts them.
 
 Paths of 9 images lead from one test image to another of its class: the longest step in the judge's features
 is told beside the mean one, over 32 paths, and whether the ends are the images to the bit.
@@ -28,15 +28,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from images import DATA, HERE, Judge, N, asked, judge
+from images import DATA, HERE, Judge, N, asked, judge, trained
 from peers import interpreter
 
-import lookalike as la
 from lookalike.evaluation.manifolds import frechet_distance, likeness
-from lookalike.layout import Rows
-from lookalike.schema import Table
 
 SHARP = 10.0
+OPTIONS = {"width": 128, "batch_size": 64, "n_steps": 1, "learning_rate": 4e-3}
 PATHS, STEPS = 32, 9
 
 
@@ -56,50 +54,12 @@ def pythae(python: str, seconds: float, seed: int) -> tuple[np.ndarray, float, f
         return found["images"], float(found["fit"]), float(found["generate"])
 
 
-def ours(sharp: float, seconds: float, seed: int, x: np.ndarray, y: np.ndarray) -> tuple[Any, float]:
-    start = time.process_time()
-    options = {"width": 128, "batch_size": 64, "n_steps": 1, "learning_rate": 4e-3, "sharpness": sharp}
-    model = la.VAE(
-        max_seconds=seconds, max_steps=1_000_000, early_stopping=False, random_state=seed, **options
-    ).fit({"image": x, "label": y.astype(str)})
-    return model, time.process_time() - start
-
-
-def between(model: Any, ends: list[dict[str, np.ndarray]], fade: bool) -> np.ndarray:
-    """Images on an arc from the noise of one to that of the other; the ends are put in.
-
-    What a decoder misses of an image fades on the way to the other, if asked for.
-    """
-    codec, family = model.codec_, model.model_
-    rows = []
-    for end in ends:
-        encoded = model.schema_.encode(end)
-        rows.append(codec(torch.from_numpy(encoded.numbers), torch.from_numpy(encoded.ids)))
-    there, here = (family.noise_of(end) for end in rows)
-    cosine = (there * here).sum(1) / there.norm(dim=1) / here.norm(dim=1)
-    angle = cosine.clamp(-1, 1).acos()[:, None]
-    given = Rows(torch.full_like(rows[0].numbers, torch.nan), rows[0].ids)
-    half = torch.full((given.n, family.noise_size[1]), 0.5)
-    none_barred = torch.zeros(codec.layout.width - codec.layout.n_numbers)
-    shares = np.linspace(0, 1, STEPS)
-    drawn = []
-    for t in shares:
-        normals = (((1 - t) * angle).sin() * there + (t * angle).sin() * here) / angle.sin()
-        drawn.append(family.sample(normals, half, given, none_barred).numbers)
-    missed = [(end.numbers - made) * fade for end, made in zip(rows, (drawn[0], drawn[-1]), strict=True)]
-    path = [made + (1 - t) * missed[0] + t * missed[1] for t, made in zip(shares, drawn, strict=True)]
-    images = torch.stack([rows[0].numbers, *path[1:-1], rows[1].numbers], 1).flatten(0, 1)
-    numbers = codec.numbers.decode(images.double()).numpy()
-    return model.schema_.decode(Table(numbers, encoded.ids.repeat(STEPS, 0)))["image"]
-
-
-def paths(model: Any, network: Judge, x: np.ndarray, y: np.ndarray, fade: bool) -> str:
+def paths(model: Any, network: Judge, x: np.ndarray, y: np.ndarray) -> str:
     """How far images of a path are apart."""
     first = np.arange(PATHS)
     last = np.array([np.flatnonzero((y == y[i]) & (np.arange(len(y)) >= PATHS))[i] for i in first])
-    with torch.inference_mode():
-        made = between(model, [{"image": x[i], "label": y[i].astype(str)} for i in (first, last)], fade)
-    made = made.reshape(PATHS, STEPS, 28, 28)
+    ends = ({"image": x[i], "label": y[i].astype(str)} for i in (first, last))
+    made = model.interpolate(*ends, steps=STEPS)["image"].reshape(PATHS, STEPS, 28, 28)
     exact = np.array_equal(made[:, 0], x[first]) and np.array_equal(made[:, -1], x[last])
     features, _ = network.look(made.reshape(-1, 28, 28))
     steps = np.linalg.norm(np.diff(features.reshape(PATHS, STEPS, -1), axis=1), axis=2)
@@ -159,16 +119,14 @@ def main() -> None:
         if name == "pythae":
             told(name, *pythae(args.peers, args.seconds, args.seed), False)
             continue
-        model, fit = ours(SHARP if name == "sharp" else 0.0, args.seconds, args.seed, x, y)
+        options = OPTIONS | {"sharpness": SHARP if name == "sharp" else 0.0}
+        table = {"image": x, "label": y.astype(str)}
+        model, fit, _ = trained("VAE", table, args.seconds, args.seed, options)
         start = time.process_time()
         made = model.generate(given={"label": asked().astype(str)}, random_state=args.seed)["image"]
         told(name, made, fit, time.process_time() - start, True)
-        for fade in (False, True):
-            words = "what is missed fades" if fade else "drawn alone"
-            say(f"         between images, {words}: {paths(model, network, test, named, fade)}")
+        say(f"         between images: {paths(model, network, test, named)}")
 
 
 if __name__ == "__main__":
-    # What `max_seconds` counts is CPU seconds here, as for the peer, whatever else the machine does.
-    time.monotonic = time.process_time
     main()

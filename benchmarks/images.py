@@ -119,29 +119,37 @@ def asked() -> np.ndarray:
     return np.arange(N) % 10
 
 
+def trained(
+    name: str, table: Any, seconds: float, seed: int, options: dict[str, Any]
+) -> tuple[Any, float, float]:
+    """A model that learned for these CPU seconds, how many it learned for, and those of fit as a whole."""
+
+    def fit(n_steps: int) -> tuple[Any, float]:
+        """The model, and the CPU seconds of a step."""
+        at: list[tuple[int, float]] = []
+        model = getattr(la, name)(
+            max_steps=n_steps,
+            early_stopping=False,
+            random_state=seed,
+            callbacks=[lambda told: at.append((told.step, time.process_time()))],
+            **options,
+        ).fit(table)
+        (first, then), (last, now) = at[0], at[-1]
+        return model, (now - then) / (last - first)
+
+    _, pace = fit(100)
+    start = time.process_time()
+    model, pace = fit(int(seconds / pace))
+    return model, pace * model.n_iter_, time.process_time() - start
+
+
 def ours(name: str, options: dict[str, Any]) -> Callable[[dict[str, np.ndarray], float, int], Any]:
     def run(data: dict[str, np.ndarray], seconds: float, seed: int) -> Any:
         table = {"image": data["x_train"], "label": data["y_train"].astype(str)}
-
-        def fit(n_steps: int) -> tuple[Any, float]:
-            """The model, and the CPU seconds of a step."""
-            at: list[tuple[int, float]] = []
-            model = getattr(la, name)(
-                max_steps=n_steps,
-                early_stopping=False,
-                random_state=seed,
-                callbacks=[lambda told: at.append((told.step, time.process_time()))],
-                **options,
-            ).fit(table)
-            (first, then), (last, now) = at[0], at[-1]
-            return model, (now - then) / (last - first)
-
-        _, pace = fit(100)
+        model, fit, whole = trained(name, table, seconds, seed, options)
         start = time.process_time()
-        model, pace = fit(int(seconds / pace))
-        whole, made_from = time.process_time() - start, time.process_time()
         made = model.generate(given={"label": asked().astype(str)}, random_state=seed)["image"]
-        return made, pace * model.n_iter_, time.process_time() - made_from, model, whole
+        return made, fit, time.process_time() - start, model, whole
 
     return run
 
