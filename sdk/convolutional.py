@@ -151,7 +151,7 @@ class UNet(nn.Module):
         if self.beside is not None:
             context = context + self.beside(torch.cat([*latent[: -self.n_seen], *beside], 1))
         context = nn.functional.silu(context)
-        h = self.enter(self.frame.fold(*pixels, observed.expand(len(pixels[0]), -1)))
+        h = self.enter(self.frame.fold(*pixels, observed.expand(pixels[0].shape[0], -1)))
         deep = self.down(h)
         for block in self.inner:
             deep = block(deep, context)

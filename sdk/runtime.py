@@ -340,6 +340,11 @@ class Model(Face):
     def _replaced(self, rows: Any, new: Table, cells: Cells) -> Any:
         if self._core:
             return super()._replaced(rows, new, cells)
+        if self.schema_.image is not None:  # no pixel of its tensor can be hidden
+            raise SchemaError(
+                f"{self._contents.name} takes whole images, and cannot tell what would have been normal in "
+                "their place: explain(X, tested=0) gives shares, heatmap(X) says where. The fitted model can."
+            )
         arrays = dict(rows.arrays)
         columns = zip(self._modelled(), [*new.numbers.T, *new.ids.T], [*cells[0].T, *cells[1].T], strict=True)
         for column, values, there in columns:

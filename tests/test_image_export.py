@@ -64,7 +64,9 @@ def test_a_file_scores_images_as_the_model_does(digits, served):
     wrong = {**ROWS, "image": ROWS["image"].repeat(2, 1)}
     with pytest.raises(la.SchemaError, match=r"'image' held images of shape \(8, 8\) in fit"):
         model.predict(wrong)
-    with pytest.raises(la.SchemaError, match=r"explain is for tables, .* heatmap\(X\) says where"):
+    shares = model.explain(ROWS, tested=0).shares
+    assert_allclose(shares, digits.explain(ROWS, tested=0).shares, atol=1e-5 * spread)
+    with pytest.raises(la.SchemaError, match=r"takes whole images, .* heatmap\(X\) says where"):
         model.explain(ROWS)
 
 
