@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from lookalike import archive, feeding, onnxfile
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.errors import require
+from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
@@ -103,6 +103,11 @@ def export(
     Range(0, 1).check("min_agreement", min_agreement)
     if precision == "int8" and task != "score":
         raise ValueError(f"precision='int8' is for task='score'; leave it out for task={task!r}.")
+    if model.schema_.template is not None:
+        raise ExportError(
+            f"{type(model).__name__} learned how images differ from {model.schema_.template.name!r}, their "
+            "template, which cannot be exported yet: save(path) keeps it."
+        )
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
     if precision == "int8":

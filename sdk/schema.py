@@ -418,7 +418,8 @@ class Schema:
             )
         if self.template is not None:
             raise SchemaError(
-                f"how images differ from {self.template.name!r}, their template, does not tell how they look."
+                f"how images differ from {self.template.name!r}, their template, does not tell how they "
+                "look: heatmap(X) says where they do."
             )
         cells = {"numbers": iter(table.numbers.T), "ids": iter(table.ids.T)}
         pictures = {image.name: image.decode(table.numbers[:, part]) for image, part in self.images}

@@ -212,6 +212,18 @@ def test_what_lies_within_a_shift_of_the_template_is_no_difference(dtype):
     assert_array_equal(exact, images.astype(float).reshape(2, -1) - table["template"].reshape(2, -1))
 
 
+def test_what_templates_do_not_allow_says_so(inspector, tmp_path):
+    pairs = boards(4, 3)
+    with pytest.raises(la.SchemaError, match="does not tell how they look: heatmap"):
+        inspector.explain(pairs)
+    with pytest.raises(
+        la.ExportError, match="differ from 'template', their template, which cannot be exported"
+    ):
+        inspector.export(tmp_path / "m.onnx")
+    with pytest.raises(la.ConditionError):
+        inspector.generate(2)
+
+
 def test_templates_that_fit_nothing_are_refused_by_name(inspector):
     table = boards(20, 3)
 
