@@ -110,7 +110,7 @@ def test_holes_of_images_are_filled_by_a_file_as_the_model_fills_them(digits, se
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "dtype", "family", "inputs"),
-    [((5, 7, 3), "u1", la.Diffusion, "core"), ((6, 6), "f4", la.VAE, "columns")],
+    [((5, 7, 3), "u1", la.Diffusion, "core"), ((6, 6), "f4", la.GAN, "columns")],
     ids=["colours of odd sizes, as a matrix", "floats, and another family"],
 )
 def test_images_of_any_kind_and_family_are_drawn_by_a_file(shape, dtype, family, inputs, tmp_path):
