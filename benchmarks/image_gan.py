@@ -110,7 +110,7 @@ def beside(args: argparse.Namespace, say: Say) -> None:
         model, seconds = clocked(fashion.table, args.seconds, seed)
         say(f"GAN    seed {seed}  {seconds:4.0f} s  {fashion.told(drawn(model, seed), asked())}")
         if args.peers:
-            made, seconds, _ = peer("DCGAN", args.peers)(fashion.data, args.seconds, seed)
+            made, seconds, *_ = peer("DCGAN", args.peers)(fashion.data, args.seconds, seed)
             say(f"DCGAN  seed {seed}  {seconds:4.0f} s  {fashion.told(made)}")
 
 
