@@ -162,14 +162,15 @@ class Diffusion(Denoising):
         when, what = uniforms.chunk(2, 1)
         return torch.where((ids < 0) & (when >= time), self.layout.draw(scores, what), ids)
 
-    def noise_of(self, rows: Rows) -> Tensor:
-        """Undo the steps of the sampler, from the last to the first.
+    def noise_of(self, rows: Rows, given: Rows | None = None) -> Tensor:
+        """Undo the steps of the sampler, from the last to the first; categories are given if nothing is said.
 
         The steps themselves, however large: the ODE integrated backwards would lead to the noise of another
         sampler.
         """
         layout = self.layout
-        given = Rows(torch.full_like(rows.numbers, torch.nan), rows.ids)
+        if given is None:
+            given = Rows(torch.full_like(rows.numbers, torch.nan), rows.ids)
         uniforms = rows.numbers.new_full((rows.n, self.noise_size[1]), 0.5)
         barred = rows.numbers.new_zeros(layout.width - layout.n_numbers)
 

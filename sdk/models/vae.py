@@ -25,7 +25,6 @@ from lookalike.networks import ResidualMLP, initialise
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
-ROUNDS = 20  # in which a step is undone
 
 _Critic = ResidualMLP | ConvEncoder
 
@@ -247,18 +246,11 @@ class VAE(Family):
         return torch.cat([own[:, : self._own], noise.repeat(1, self.n_steps)], 1)
 
     def _unfit(self, scores: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """The noise of which `_fit` makes these scores: each step is undone by fixed-point iteration."""
+        """The noise of which `_fit` makes these scores."""
         if self.fitted is None:
             return scores
-        none = scores[:, :0]
-        told = Latents.rows(torch.full_like(mu, torch.nan), mu, logvar)
-        for k in torch.arange(self.fitted.n_steps, device=mu.device).flip(0):
-            after = scores
-            for _ in range(ROUNDS):
-                begun = Latents.rows(scores, mu, logvar)
-                ended = self.fitted.step(k, begun, none, none, told, scores.new_zeros(0)).numbers
-                scores = scores + after - ended[:, : self.latent_dim]
-        return scores / self.fitted.schedule[0, 0]
+        given = Latents.rows(torch.full_like(mu, torch.nan), mu, logvar)
+        return self.fitted.noise_of(Latents.rows(scores, mu, logvar), given)[:, : self.latent_dim]
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:
         """The negative bound at the posterior mean plus the squared distance to the row decoded from there.
