@@ -7,6 +7,7 @@ import torch
 from tiny import build, numbers, seeded
 
 from lookalike.layout import Layout, Rows
+from lookalike.models.contest import steepness
 from lookalike.models.gan import GAN
 
 MIXED = Layout(2, [3, 5, 2], [0, 1, 2, 3, 1])
@@ -22,9 +23,10 @@ def test_the_penalty_is_the_squared_gradient_of_the_critic_by_the_row():
     observed = torch.rand(50, MIXED.n_cells, generator=seeded()) < 0.5
     model.critic = torch.nn.Linear(MIXED.width + MIXED.n_cells, 1)
     slope = model.critic.weight[0, : MIXED.width]  # what is observed is told, and bears no gradient
-    torch.testing.assert_close(model._penalty(rows, observed), slope.square().sum())
-    model.judge = lambda x, observed: x[:, :2].square().sum(1)
-    torch.testing.assert_close(model._penalty(rows, observed), 4 * rows[:, :2].square().sum(1).mean())
+    found = steepness(lambda x: model.judge(x, observed), rows, model.reach)
+    torch.testing.assert_close(found, slope.square().sum())
+    found = steepness(lambda x: x[:, :2].square().sum(1), rows, model.reach)
+    torch.testing.assert_close(found, 4 * rows[:, :2].square().sum(1).mean())
 
 
 def test_the_critics_contest_and_the_generators_are_one_reversed():

@@ -9,6 +9,7 @@ from test_images import DIGITS, LABELS, PIXELS, TEST, TRAIN, judge, some
 import lookalike as la
 from lookalike.disturbing import disturb
 from lookalike.layout import ImageLayout, Rows
+from lookalike.models.contest import reaches, steepness
 from lookalike.models.gan import GAN
 
 __all__ = ["judge"]
@@ -150,17 +151,7 @@ def test_changes_move_flags_with_pixels_and_leave_alone_what_they_should():
 def test_the_critic_weighs_the_label_of_an_image_as_it_weighs_images():
     """The penalty is on slopes from image to image, of which labels are as far apart."""
     layout = ImageLayout((4, 4, 1), [3], range(17))
-    model = GAN(
-        layout,
-        latent_dim=4,
-        width=16,
-        depth=1,
-        n_steps=1,
-        gamma=1.0,
-        generator=torch.Generator().manual_seed(0),
-    )
-    model.judge = lambda x, observed: 4 * x[:, 16:].sum(1)
-    penalty = model._penalty(torch.zeros(5, 19), torch.zeros(5, 17))
+    penalty = steepness(lambda x: 4 * x[:, 16:].sum(1), torch.zeros(5, 19), reaches(layout))
     assert penalty.item() == pytest.approx(3 * 4**2 / 16)
 
 

@@ -10,21 +10,20 @@ ones, the more often the better it tells pairs apart (Karras et al., NeurIPS 202
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from lookalike.adversaries import StyleGenerator
 from lookalike.backbones import CRITICS, DISTURBANCES, GENERATORS, STYLED
 from lookalike.layout import Layout, Rows
 from lookalike.memory import Memory
+from lookalike.models.contest import BETAS, TEMPERATURE, bearing, lost, reaches, steepness
 from lookalike.models.family import Family
 from lookalike.networks import initialise
 
-TEMPERATURE = 0.7  # of the relaxed categories
-PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 PROBES = 4  # fixed noises from which hidden columns are completed when scoring
 RATES = {1: 4e-3, 3: 1e-2}  # of learning, by rank
 FEW = 2000  # images, below which the critic would learn them by heart
@@ -53,7 +52,7 @@ class GAN(Family):
         Draws the first weights.
     """
 
-    betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
+    betas = BETAS
     probes: Tensor
     reach: Tensor
 
@@ -78,9 +77,7 @@ class GAN(Family):
         self.generator = kinds[rank](layout.shape, beside, latent_dim, width, depth)
         self.critic = CRITICS[rank](layout.shape, beside, layout.n_categories, width, depth)
         initialise(self, generator)
-        # Slopes are penalised from row to row: levels of an image's label are as far apart as images are.
-        reach = torch.cat([torch.ones(layout.n_numbers), torch.full((beside,), layout.reach)])
-        self.register_buffer("reach", reach, persistent=False)
+        self.register_buffer("reach", reaches(layout), persistent=False)
         probes = torch.randn(PROBES // 2, latent_dim, generator=generator)
         self.register_buffer("probes", torch.cat([probes, -probes]))
         self.augment = augment
@@ -107,12 +104,6 @@ class GAN(Family):
     def judge(self, x: Tensor, observed: Tensor) -> Tensor:
         return self.critic(torch.cat([x, observed.float()], 1))[:, 0]
 
-    def _penalty(self, x: Tensor, observed: Tensor) -> Tensor:
-        """Mean squared length of the critic's gradient, half of R1 + R2 with real and generated rows in x."""
-        x = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.judge(x, observed).sum(), x, create_graph=True)
-        return (slope * self.reach).square().sum(1).mean()
-
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
@@ -131,17 +122,16 @@ class GAN(Family):
         if self.augment:
             real, fake, observed = self._changed(real, fake, observed, generator)
 
-        few = max(n // PENALTY_SHARE, 1)
-        penalty = self._penalty(torch.cat([real[:few], fake[:few]]), observed[:few].repeat(2, 1))
+        few = bearing(n)
+        judge = partial(self.judge, observed=observed[few].repeat(2, 1))
+        penalty = steepness(judge, torch.cat([real[few], fake[few]]), self.reach)
         on_real, on_fake = self.judge(torch.cat([real, fake.detach()]), observed.repeat(2, 1)).chunk(2)
         told = (on_real - on_fake).detach().sign().mean()
-        contest = softplus(on_fake - on_real).mean()
-        yield contest + self.gamma * penalty, list(self.critic.parameters())
+        yield lost(on_real, on_fake) + self.gamma * penalty, list(self.critic.parameters())
 
         with torch.no_grad():
             on_real = self.judge(real, observed)
-        loss = softplus(on_real - self.judge(fake, observed)).mean()
-        yield loss, list(self.generator.parameters())
+        yield lost(self.judge(fake, observed), on_real), list(self.generator.parameters())
 
         if self.augment:
             yield self._adapt(told), []

@@ -13,24 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from lookalike.backbones import COMPARING, STUDENTS
 from lookalike.layout import Layout, Noise, Rows
+from lookalike.models.contest import PACE, TEMPERATURE, bearing, lost, reaches, steepness
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Denoising
 from lookalike.networks import Fourier, Pace, initialise, linear
 
-CONTEST = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
-TEMPERATURE = 0.7  # of the relaxed categories
-PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 SHARE = {1: 1, 3: 2}  # by rank: of so many rows that the denoiser learns from, the student learns from one
-CALM = {1: Pace(CONTEST), 3: Pace((0.9, 0.99), 4)}  # by rank: how the denoiser learns, beside the contest
+CALM = {1: PACE, 3: Pace((0.9, 0.99), 4)}  # by rank: how the denoiser learns, beside the contest
 
 
 class _Task(NamedTuple):
@@ -59,6 +57,8 @@ class Hybrid(Denoising):
         Draws the first weights.
     """
 
+    reach: Tensor
+
     def __init__(
         self,
         layout: Layout,
@@ -81,6 +81,7 @@ class Hybrid(Denoising):
         self.student = STUDENTS[rank](layout.shape, beside, latent_dim, width, depth, context=64)
         self.look = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
         self.critic = COMPARING[rank](layout.shape, beside, layout.n_categories, width, depth, context=64)
+        self.register_buffer("reach", reaches(layout), persistent=False)
         for module in (self.embed, self.student, self.look, self.critic):
             initialise(module, generator)
 
@@ -97,7 +98,7 @@ class Hybrid(Denoising):
         return self.teacher.denoise(x, sigma, observed)
 
     def pace(self, k: int) -> Pace:
-        return Pace(CONTEST) if k else CALM[len(self.layout.shape)]
+        return PACE if k else CALM[len(self.layout.shape)]
 
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.
@@ -132,15 +133,15 @@ class Hybrid(Denoising):
         task = self._task(rows.take(slice(max(rows.n // SHARE[len(self.layout.shape)], 1))), generator)
         fake, other = self._draw(task, generator), self._draw(task, generator)
 
-        few = slice(max(task.real.shape[0] // PENALTY_SHARE, 1))
-        penalty = self._penalty(task, task.real, few) + self._penalty(task, fake, few)
-        contest = softplus(self.judge(task, fake.detach()) - self.judge(task, task.real)).mean()
+        few = bearing(task.real.shape[0])
+        judge = partial(self.judge, _Task(*(tensor[few] for tensor in task)))
+        penalty = sum(steepness(judge, rows[few], self.reach) for rows in (task.real, fake))
+        contest = lost(self.judge(task, task.real), self.judge(task, fake.detach()))
         yield contest + self.gamma * penalty / 2, [*self.critic.parameters(), *self.look.parameters()]
 
         with torch.no_grad():
             on_real = self.judge(task, task.real)
-        fooled = softplus(on_real - self.judge(task, fake)).mean()
-        loss = fooled + self._energy_score(task, fake, other)
+        loss = lost(self.judge(task, fake), on_real) + self._energy_score(task, fake, other)
         yield loss, [*self.student.parameters(), *self.embed.parameters()]
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
@@ -177,13 +178,6 @@ class Hybrid(Denoising):
             self._completed(task.x, task.sigma, task.observed, task.guess, z), u, TEMPERATURE
         )
         return torch.where(layout.spread(task.certain), task.real, row)
-
-    def _penalty(self, task: _Task, rows: Tensor, few: slice) -> Tensor:
-        """Mean squared length of the critic's gradient."""
-        some = rows[few].detach().requires_grad_()
-        part = _Task(*(tensor[few] for tensor in task))
-        (slope,) = torch.autograd.grad(self.judge(part, some).sum(), some, create_graph=True)
-        return slope.square().sum(1).mean()
 
     def _energy_score(self, task: _Task, one: Tensor, other: Tensor) -> Tensor:
         """How far two draws are from the real row, less how far they are from each other."""

@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from lookalike.backbones import DECODERS, ENCODERS
 from lookalike.convolutional import ConvEncoder
 from lookalike.layout import Layout, Rows
+from lookalike.models.contest import BETAS, bearing, lost, steepness
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Family
 from lookalike.networks import ResidualMLP, initialise
 
-PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
 
@@ -82,6 +81,8 @@ class VAE(Family):
     critic : Module or None
     """
 
+    reach: Tensor
+
     def __init__(
         self,
         layout: Layout,
@@ -115,7 +116,9 @@ class VAE(Family):
         if sharpness:
             self.critic = ENCODERS[rank](*about, 1, width, depth, norm=False)
             initialise(self.critic, generator)
-            self.betas = (0.0, 0.99)  # R3GAN: momentum makes the contest oscillate
+            self.betas = BETAS
+            pixels = torch.arange(layout.width + layout.n_numbers) < layout.n_numbers
+            self.register_buffer("reach", pixels.float(), persistent=False)
 
     def _see(self, rows: Rows) -> Tensor:
         """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
@@ -176,12 +179,10 @@ class VAE(Family):
 
     def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
         """What the critic loses: R3GAN's loss and penalties, real rows beside their reconstructions."""
-        few = max(len(real) // PENALTY_SHARE, 1)
-        some = torch.cat([real[:few], made[:few]]).requires_grad_()
-        (slope,) = torch.autograd.grad(critic(some).sum(), some, create_graph=True)
-        penalty = slope[:, : self.layout.n_numbers].square().sum(1).mean()  # half of R1 + R2
+        few = bearing(len(real))
+        penalty = steepness(critic, torch.cat([real[few], made[few]]), self.reach)
         on_real, on_made = critic(torch.cat([real, made]))[:, 0].chunk(2)
-        return softplus(on_made - on_real).mean() + penalty
+        return lost(on_real, on_made) + penalty
 
     def _verdict(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
         """What reconstructions lose: the contest, and by how much their features miss those of the rows.
@@ -192,7 +193,7 @@ class VAE(Family):
         with torch.no_grad():
             wanted = critic.features(real)
         found = critic.features(made)
-        contest = softplus(critic.leave(wanted) - critic.leave(found)).mean()
+        contest = lost(critic.leave(found), critic.leave(wanted))
         return contest + (found - wanted).square().mean() / wanted.square().mean()
 
     @property
