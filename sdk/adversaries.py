@@ -83,8 +83,8 @@ class ConvCritic(nn.Module):
         return self.leave(seen) + (seen * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
 
 
-class ConvGenerator(nn.Module):
-    """R3GAN's generator for images and categories beside them, given any part of both.
+class Generator(nn.Module):
+    """What generators of images have in common: how they see what is observed, and what they leave.
 
     Parameters
     ----------
@@ -92,6 +92,47 @@ class ConvGenerator(nn.Module):
         Height, width, channels.
     n_scores : int
         Features that stand beside the pixels, in and out.
+    width : int
+        As of `UNet`.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], n_scores: int, width: int) -> None:
+        super().__init__()
+        self.frame, self.parts = Frame(shape), [math.prod(shape), n_scores, math.prod(shape)]
+        outer, inner = channels_of(width, 4, 2)
+        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
+        self.scores = linear(inner, n_scores) if n_scores else None
+
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
+        if z.ndim == 2:
+            return self.complete(z, seen)
+        many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)  # several noises for each row
+        out = self.complete(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
+        return out.unflatten(0, (z.shape[0], -1))
+
+    def complete(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Do as `forward` for one noise a row."""
+        raise NotImplementedError
+
+    def look(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """What is observed of the pixels, at the outer level, and of the labels."""
+        pixels, labels, observed = seen.split(self.parts, 1)
+        return self.enter(self.frame.fold(pixels, observed)), labels
+
+    def row(self, folded: Tensor, deep: Tensor) -> Tensor:
+        """Folded pixels as rows, and beside them the scores that the inner level tells."""
+        flat = self.frame.unfold(folded)
+        return flat if self.scores is None else torch.cat([flat, self.scores(deep.mean((2, 3)))], 1)
+
+
+class ConvGenerator(Generator):
+    """R3GAN's generator for images and categories beside them, given any part of both.
+
+    Parameters
+    ----------
+    shape, n_scores
+        As of `Generator`.
     latent_dim : int
     width, depth : int
         As of `UNet`.
@@ -100,34 +141,21 @@ class ConvGenerator(nn.Module):
     def __init__(
         self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
     ) -> None:
-        super().__init__()
-        self.frame, self.d = Frame(shape), math.prod(shape)
+        super().__init__(shape, n_scores, width)
         outer, inner = channels_of(width, 4, 2)
-        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
         self.mapping = linear(latent_dim + n_scores, width)
         self.basis = linear(width, inner * math.prod(self.frame.size))
         self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
         self.up = convolution(inner, outer)
         self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
         self.leave = convolution(outer, 4 * shape[2])
-        self.scores = linear(inner, n_scores) if n_scores else None
 
-    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
-        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
-        if z.ndim > 2:  # several noises for each row
-            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
-            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
-            return out.unflatten(0, (z.shape[0], -1))
-        scores = seen.shape[1] - 2 * self.d
-        pixels, labels, observed = seen.split([self.d, scores, self.d], 1)
-        h = self.enter(self.frame.fold(pixels, observed))
+    def complete(self, z: Tensor, seen: Tensor) -> Tensor:
+        h, labels = self.look(seen)
         start = self.basis(leaky(self.mapping(torch.cat([z, labels], 1))))
-        deep = self.inner(start.unflatten(1, (-1, *self.frame.size)) + self.down(leaky(h)))
-        h = self.outer(h + self.up(nn.functional.interpolate(leaky(deep), scale_factor=2.0, mode="nearest")))
-        flat = self.frame.unfold(self.leave(leaky(h)))
-        if self.scores is None:
-            return flat
-        return torch.cat([flat, self.scores(leaky(deep).mean((2, 3)))], 1)
+        deep = leaky(self.inner(start.unflatten(1, (-1, *self.frame.size)) + self.down(leaky(h))))
+        h = self.outer(h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest")))
+        return self.row(self.leave(leaky(h)), deep)
 
 
 class Modulated(nn.Module):
@@ -148,7 +176,7 @@ class Modulated(nn.Module):
         return out + self.convolution.bias[:, None, None]  # type: ignore[index]  # there is one
 
 
-class StyleGenerator(nn.Module):
+class StyleGenerator(Generator):
     """StyleGAN2's generator, given any part of an image and of the categories beside it.
 
     Mapping networks turn noise into styles, which scale the channels of each layer: half of it, with the
@@ -172,10 +200,8 @@ class StyleGenerator(nn.Module):
     def __init__(
         self, shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int
     ) -> None:
-        super().__init__()
-        self.frame, self.d = Frame(shape), math.prod(shape)
+        super().__init__(shape, n_scores, width)
         outer, inner = channels_of(width, 4, 2)
-        self.enter, self.down = convolution(8 * shape[2], outer), convolution(outer, inner, stride=2)
         self.own = max(latent_dim // 2, 1)  # of the noise, for small shapes
         self.large = nn.Sequential(
             *(linear(latent_dim - latent_dim // 2 + n_scores, width), nn.LeakyReLU(0.2)),
@@ -189,7 +215,6 @@ class StyleGenerator(nn.Module):
         self.up = Modulated(inner, outer, width)
         self.fine = nn.ModuleList(Modulated(outer, outer, width) for _ in range(2 * max(depth // 3, 1)))
         self.leave = Modulated(outer, 4 * shape[2], width, demodulate=False)
-        self.scores = linear(inner, n_scores) if n_scores else None
         fixed = torch.Generator().manual_seed(0)
         self.register_buffer("centre", torch.randn(CENTRE, latent_dim, generator=fixed), persistent=False)
 
@@ -199,7 +224,7 @@ class StyleGenerator(nn.Module):
         They go a share of their way from the mean style of these categories, `truncation` (Karras et al.,
         CVPR 2019, arXiv 1812.04948, appendix B).
         """
-        labels = seen[:, self.d : -self.d]
+        labels = seen.split(self.parts, 1)[1]
         large, small = self._map(z, labels)
         if truncation == 1:
             return large, small
@@ -212,18 +237,12 @@ class StyleGenerator(nn.Module):
         labels = labels * math.sqrt(first.shape[1])  # as long as the noise is
         return self.large(torch.cat([first, labels], 1)), self.small(z[:, -self.own :])
 
-    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
-        """Complete rows, (..., n, d + n_scores), from noise and what is observed, with flags for pixels."""
-        if z.ndim > 2:  # several noises for each row
-            many = seen.expand(z.shape[0], -1, -1).flatten(0, 1)
-            out: Tensor = self(z.expand(-1, seen.shape[0], -1).flatten(0, 1), many)
-            return out.unflatten(0, (z.shape[0], -1))
+    def complete(self, z: Tensor, seen: Tensor) -> Tensor:
         return self.draw(*self.styles(z, seen), seen)
 
     def draw(self, coarse: Tensor, fine: Tensor, seen: Tensor) -> Tensor:
         """Complete rows by a style for the inner level, and one for the outer."""
-        pixels, _, observed = seen.split([self.d, seen.shape[1] - 2 * self.d, self.d], 1)
-        h = self.enter(self.frame.fold(pixels, observed))
+        h, _ = self.look(seen)
         start = self.constant(coarse.new_ones(1, 1)).unflatten(1, (-1, *self.frame.size))
         deep = start + self.down(leaky(h))
         for layer in self.coarse:
@@ -231,7 +250,4 @@ class StyleGenerator(nn.Module):
         h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"), coarse)
         for layer in self.fine:
             h = leaky(layer(h, fine)) * math.sqrt(2)
-        flat = self.frame.unfold(self.leave(h, fine))
-        if self.scores is None:
-            return flat
-        return torch.cat([flat, self.scores(deep.mean((2, 3)))], 1)
+        return self.row(self.leave(h, fine), deep)

@@ -7,16 +7,25 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from lookalike import noise
 from lookalike.conditions import Request
 from lookalike.errors import ConditionError
 from lookalike.estimator import Estimator
 from lookalike.face import BLOCK
+from lookalike.layout import Rows
 from lookalike.models.gan import GAN
 from lookalike.replacing import put
 from lookalike.schema import Table
-from lookalike.verbs import Mixer
+from lookalike.verbs import Completer
+
+
+class Mixer(Completer):
+    """Images with the large shapes of some noise, and the small ones of other."""
+
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, bar: Tensor, *others: Tensor) -> Rows:
+        return cast(GAN, self.model).mix(normals, uniforms, given, bar, *others)
 
 
 class Styled(Estimator):

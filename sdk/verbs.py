@@ -6,7 +6,6 @@ Estimators run these modules and exporters trace them, so what is exported is wh
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from lookalike.layout import Rows, add_up
 from lookalike.memory import Blend, Memory
 from lookalike.models.family import Family, Model
-from lookalike.models.gan import GAN
 from lookalike.preprocessing import TableCodec
 
 _FIRST = 1e-6  # the uniform that draws the most frequent of the levels that share the pooled one
@@ -142,6 +140,7 @@ class Completer(Verb):
         known_ids: Tensor,
         normals: Tensor,
         uniforms: Tensor,
+        *others: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Complete rows; what is known stays as it is.
 
@@ -150,12 +149,19 @@ class Completer(Verb):
         numbers, ids : Tensor of shape (n, n_numbers) float64 and (n, n_categories) int64
         known_numbers, known_ids : Tensor of the same shapes, bool
         normals, uniforms : Tensor of shape (n, noise_size[0]) and (n, noise_size[1]), float32
+        others : Tensor
+            More noise, if `sample` takes some.
         """
         given = self.given(numbers, ids, known_numbers, known_ids)
-        device, own = self.device, self.model.noise_size[1]
-        rows = self.model.sample(normals.to(device), uniforms[:, :own].to(device), given, self.bar.to(device))
+        own = uniforms[:, : self.model.noise_size[1]]
+        normals, own, bar, *more = (x.to(self.device) for x in (normals, own, self.bar, *others))
+        rows = self.sample(normals, own, given, bar, *more)
         new_numbers, new_ids = self.decode(rows, uniforms)
         return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)
+
+    def sample(self, normals: Tensor, uniforms: Tensor, given: Rows, bar: Tensor, *others: Tensor) -> Rows:
+        """Draw what is not given."""
+        return self.model.sample(normals, uniforms, given, bar, *others)
 
     def given(self, numbers: Tensor, ids: Tensor, known_numbers: Tensor, known_ids: Tensor) -> Rows:
         """Encode what is known."""
@@ -165,25 +171,3 @@ class Completer(Verb):
     def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers and levels of sampled rows; the last of the uniforms choose among pooled levels."""
         return self.codec.decode(rows.to("cpu"), uniforms[:, self.model.noise_size[1] :])
-
-
-class Mixer(Completer):
-    """Images with the large shapes of some noise, and the small ones of other."""
-
-    def forward(  # type: ignore[override]  # of two noises
-        self,
-        numbers: Tensor,
-        ids: Tensor,
-        known_numbers: Tensor,
-        known_ids: Tensor,
-        normals: Tensor,
-        uniforms: Tensor,
-        fine: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Complete rows as `Completer` does; `fine` is like `normals`."""
-        given = self.given(numbers, ids, known_numbers, known_ids)
-        device, own = self.device, self.model.noise_size[1]
-        noise = normals.to(device), uniforms[:, :own].to(device)
-        rows = cast(GAN, self.model).mix(*noise, given, self.bar.to(device), fine.to(device))
-        new_numbers, new_ids = self.decode(rows, uniforms)
-        return torch.where(known_numbers, numbers, new_numbers), torch.where(known_ids, ids, new_ids)
