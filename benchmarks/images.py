@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peers", default="", help="a Python of which the peers' environment is made")
-    parser.add_argument("--write", action="store_true", help="keep what is printed in benchmarks/results")
+    parser.add_argument("--write", action="store_true", help="add what is printed to benchmarks/results")
     parser.add_argument("--picture", type=Path, help="where the first hundred images of each model go")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -247,7 +247,8 @@ def main() -> None:
                 args.picture.mkdir(parents=True, exist_ok=True)
                 imsave(args.picture / f"{name}.png", sheet, cmap="gray")
     if args.write:
-        (HERE / "results" / f"images_{args.seconds:.0f}s.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        with (HERE / "results" / f"images_{args.seconds:.0f}s.txt").open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -96,8 +96,7 @@ class UNet(nn.Module):
     width : int
         A quarter of it are the channels at the outer level, half of it at the inner one.
     depth : int
-        Residual blocks at the inner level; a third of that, one at least, at the outer one after it. None
-        stands before it: in equal time a network of fewer layers learns more.
+        Residual blocks at the inner level; a third of that, one at least, at the outer one after it.
     context : int
         Width of the context vector.
     n_seen : int

@@ -29,9 +29,7 @@ from lookalike.replacing import hidden
 from lookalike.schema import Table
 from lookalike.verbs import Completer
 
-PAIRS = (
-    16  # whose noise is sought at once, always: that of few is wanted, and takes hundreds of network calls
-)
+PAIRS = 16  # whose noise is sought at once, always: few are asked for, and each takes hundreds of calls
 
 
 class Trajectory(NamedTuple):
