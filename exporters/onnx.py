@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any, cast
 
@@ -26,14 +27,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lookalike import archive, feeding, onnxfile
+from lookalike import archive, feeding, noise, onnxfile
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
-from lookalike.exporters.quantization import Plan, halves, judged, moved, refuse_without_networks
+from lookalike.exporters.quantization import (
+    Plan,
+    drawn_alike,
+    halves,
+    judged,
+    moved,
+    ranked_alike,
+    refuse_without_networks,
+)
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
@@ -44,6 +53,7 @@ from lookalike.verbs import Completer, Scorer
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
+AGREEMENT = 0.99, 0.999  # of draws and of scores in int8 with those in float32, at least
 
 
 def export(
@@ -55,7 +65,7 @@ def export(
     explain: bool = True,
     rows: Any = None,
     precision: str = "float32",
-    min_agreement: float = 0.999,
+    min_agreement: float | None = None,
 ) -> str:
     """Write a fitted estimator as one verified ONNX file, whole or not at all.
 
@@ -77,13 +87,14 @@ def export(
     rows : DataFrame, pyarrow.Table or ndarray, optional
         Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
     precision : {"float32", "int8"}
-        Of the networks of task "score", without convolutions. "int8" multiplies bytes: on a CPU networks are
-        then about twice as fast and a quarter as large, and scores less exact. Ranges are those of half of
-        `rows`, filled up to 1,024 with remembered rows, blurred; calibration and threshold move with the
-        scores. How far int8 and float32 agree on the other half, in ranks and in alerts, is printed and kept
-        in the file.
-    min_agreement : float
-        Least Spearman correlation of scores in int8 with those in float32.
+        Of the networks. "int8" multiplies bytes: on a CPU networks are then up to twice as fast and a quarter
+        as large, and scores and draws less exact. Ranges are those of half of `rows`, filled up to 1,024 with
+        remembered rows, blurred, fewer where rows are wide; calibration and threshold move with the scores.
+        How far int8 and float32 agree on the other half, scores in ranks and in alerts, draws from the same
+        noise, is printed and kept in the file.
+    min_agreement : float, optional
+        Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws the
+        least share of the variance of numbers, and of levels, that is the same, 0.99 if not said.
 
     Returns
     -------
@@ -100,9 +111,8 @@ def export(
     for word, given, known in words:
         if given not in known:
             raise ValueError(f"{word} must be one of {', '.join(map(repr, known))}, got {given!r}.")
-    Range(0, 1).check("min_agreement", min_agreement)
-    if precision == "int8" and task != "score":
-        raise ValueError(f"precision='int8' is for task='score'; leave it out for task={task!r}.")
+    least = AGREEMENT[task == "score"] if min_agreement is None else min_agreement
+    Range(0, 1).check("min_agreement", least)
     if model.schema_.template is not None:
         raise ExportError(
             f"{type(model).__name__} learned how images differ from {model.schema_.template.name!r}, their "
@@ -137,9 +147,9 @@ def export(
         "parity": parity,
         "golden": golden,
     }
-    if graph.decided is not None and precision == "int8":
-        data, changes = _quantized(data, trial, graph.decided, name, min_agreement)
-        about |= changes | {"parity": parity | changes["parity"]}
+    if precision == "int8":
+        data, changes = graph.quantized(data, trial, name, least)
+        about |= changes | {"precision": precision, "parity": parity | changes["parity"]}
     sealed = onnxfile.with_metadata(data, {KEY: json.dumps(about)})
     onnx.checker.check_model(sealed, full_check=True)
     contents = onnxfile.read(sealed)  # what the runtime would refuse is not written
@@ -148,14 +158,14 @@ def export(
     return contents.sha256
 
 
-def _quantized(
-    data: bytes, trial: Trial, decided: Decided, name: str, min_agreement: float
+def _scored_in_int8(
+    decided: Decided, data: bytes, trial: Trial, name: str, min_agreement: float
 ) -> tuple[bytes, dict[str, Any]]:
     """The score graph in int8, recalibrated, and what its metadata say otherwise than those of `data`."""
     estimator = trial.estimator
     calibrating, judging = halves(estimator, trial.real)
     feeds = trial.feeds(calibrating)
-    plan = Plan.learn(data, feeds, min_agreement)
+    plan = Plan.learn(data, feeds, min_agreement, ranked_alike)
     before, after = (side.run(feeds)["score"] for side in (trial, trial.of(plan.apply(data))))
     known = np.append(estimator.calibration_.scores, estimator.offset_)
     *scores, threshold = moved(known, before, after).tolist()
@@ -172,10 +182,37 @@ def _quantized(
     return data, {
         "threshold": threshold,
         "calibration": scores,
-        "precision": "int8",
         "parity": {"int8": agreement},
         "golden": quantized.golden(),
     }
+
+
+def _drawn_in_int8(
+    completer: Completer, data: bytes, trial: Trial, name: str, min_agreement: float
+) -> tuple[bytes, dict[str, Any]]:
+    """A graph that draws in int8, and what its metadata say otherwise than those of `data`."""
+    rng, asked = np.random.default_rng(0), []
+    for seed, half in enumerate(halves(trial.estimator, trial.real)):
+        rows = half.rows(slice(trial.n_drawn))
+        n, width = len(rows), rows.numbers.shape[1] + rows.ids.shape[1]
+        known = rng.random((n, width)) < rng.integers(2, size=(n, 1)) / 2  # of every other row a half
+        drawn_from = noise.rows(2 + seed, 0, n, *completer.noise_size)
+        asked.append(trial.asked(completer, rows, known, *drawn_from)[2])
+    plan = Plan.learn(data, asked[0], min_agreement, drawn_alike)
+    quantized = trial.of(data := plan.apply(data))
+    found = quantized.run(asked[1])
+    agreement = drawn_alike(trial.run(asked[1]), found)
+    if not agreement >= min_agreement:
+        raise ExportError(
+            f"of what int8 draws from the same noise {agreement:.6f} is what float32 draws, below "
+            f"min_agreement={min_agreement}, so the file is not written. Pass more training rows (rows=), "
+            "a lower min_agreement, or precision='float32'."
+        )
+    quantized.same_in_any_batch(asked[1], found)
+    n = len(found["drawn_numbers"])
+    print(f"int8 and float32 on {n} rows: {agreement:.5f} of what is drawn is the same")  # noqa: T201
+    about = {"rows": n, "alike": agreement, "min_agreement": min_agreement, "share": plan.share}
+    return data, {"parity": {"int8": about}, "golden": quantized.golden(completer.noise_size)}
 
 
 def _folded(part: Part, name: str) -> bytes:
@@ -251,8 +288,8 @@ class _Graph:
     noise: tuple[int, int]
     verify: Callable[[Trial], tuple[dict[str, Any], dict[str, Any]]]
     """Raises ExportError, or tells how near the graph is, and gives golden rows."""
-    decided: Decided | None = None
-    """Of task "score"."""
+    quantized: Callable[[bytes, Trial, str, float], tuple[bytes, dict[str, Any]]]
+    """The graph in int8, and what its metadata say otherwise; or raises ExportError."""
 
 
 def _columns(fitted: _Fitted) -> Part:
@@ -340,7 +377,8 @@ def _score(fitted: _Fitted, entry: Part) -> _Graph:
 
     estimator = fitted.estimator
     part = decided(estimator.calibration_.scores, estimator.offset_)
-    return _Graph(part, (0, 0), lambda trial: (trial.score(), trial.golden()), decided)
+    in_int8 = partial(_scored_in_int8, decided)
+    return _Graph(part, (0, 0), lambda trial: (trial.score(), trial.golden()), in_int8)
 
 
 class _Given(nn.Module):
@@ -472,6 +510,7 @@ def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -
         _joined(parts, inputs, outputs),
         (a, b),
         lambda trial: (trial.draw(completer), trial.golden((a, b))),
+        partial(_drawn_in_int8, completer),
     )
 
 

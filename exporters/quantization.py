@@ -1,8 +1,10 @@
-"""The matrix products of a score graph in 8-bit integers, judged by the float32 graph they came from.
+"""The matrix products and convolutions of a graph in 8-bit integers, judged by the graph they came from.
 
     x --------------- QuantizeLinear -- DequantizeLinear --+
     weights, int8 -------------------- DequantizeLinear --+-- Gemm -- float32
     bias, int32 ---------------------- DequantizeLinear --+
+
+    ... Conv -- QuantizeLinear -- DequantizeLinear -- float32
 
 The operators are standard ones; onnxruntime makes one integer product of each such group as it loads a file.
 
@@ -10,12 +12,14 @@ The operators are standard ones; onnxruntime makes one integer product of each s
 training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, arXiv 1712.05877). A
 range taken from a batch would make a row's score depend on the rows beside it.
 
-**Exact.** Weights have a scale a column and use seven of their eight bits. x86 processors without VNNI add
-two products of an unsigned and a signed byte in 16 bits: 2 x 255 x 64 fits, 2 x 255 x 127 would saturate. So
-sums are the same integers on every processor. x is int8, as ARM wants it; on x86 onnxruntime makes it uint8.
+**Exact.** Weights have a scale a column, or a channel that is made, and use seven of their eight bits. x86
+processors without VNNI add two products of an unsigned and a signed byte in 16 bits: 2 x 255 x 64 fits, 2 x
+255 x 127 would saturate. So sums are the same integers on every processor. x is int8, as ARM wants it; on x86
+onnxruntime makes it uint8.
 
-**Where it hurts.** If ranks are not kept, the products that harm them most stay in float32: often the first
-of a network, which takes in a wider range than the others.
+**Where it hurts.** If ranks, or what is drawn, are not kept, the products that harm them most stay in
+float32: often the first of a network, which takes in a wider range than the others. Products of one weight,
+as in the steps of a sampler, go together.
 
 `onnxruntime.quantization` writes the same products, to the bit. But it moves the weights of the model it is
 given to files, and sets up the root logger of the process; so its part is done here.
@@ -24,7 +28,7 @@ given to files, and sets up the root logger of the process; so its part is done 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +43,10 @@ from lookalike.exporters.verification import Arrays, Trial, opened, run
 from lookalike.schema import Table
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 ROWS = 1024, 8192  # fewest, filled up with blurred ones, and most; one half calibrates, the other judges
-CHUNK = 512  # of rows, as what all products take in is large
+HELD = 1 << 26  # numbers that all products of some rows take in, and are looked at together
 FEWEST_INT8 = 0.5  # of all multiplications; below, the file would be float32 in all but name
 STEPS = 255  # between the ends of a range
 LARGEST = 64  # of weights
@@ -53,13 +57,8 @@ FINEST, OF_BIAS = (
 
 
 def refuse_without_networks(module: nn.Module) -> None:
-    """Raise ExportError at once for what has no matrix products to compute in bytes, or little but others."""
-    if any(isinstance(part, nn.Conv2d) for part in module.modules()):
-        raise ExportError(
-            "the model's work is in convolutions, which int8 leaves in float32: export it with "
-            'precision="float32".'
-        )
-    if not any(isinstance(part, nn.Linear) for part in module.modules()):
+    """Raise ExportError at once for what has no products to compute in bytes."""
+    if not any(isinstance(part, nn.Linear | nn.Conv2d) for part in module.modules()):
         raise ExportError('the model has no network to compute in int8: export it with precision="float32".')
 
 
@@ -77,47 +76,85 @@ def halves(estimator: Estimator, real: Table | None) -> tuple[Table, Table]:
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product with constant weights (n_in, n_out)."""
+    """A matrix product with constant weights (n_in, n_out), or a convolution with (n_out, n_in, *sides)."""
 
-    name: str
-    x: str
+    node: NodeProto
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
-    weights: tuple[str, ...]  # names of weight and bias, which other products may share
+
+    @property
+    def name(self) -> str:
+        return str(self.node.name)
+
+    @property
+    def x(self) -> str:
+        return str(self.node.input[0])
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of weight and bias, which other products may share."""
+        return tuple(self.node.input[1:])
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Values whose ranges have to be known: onnxruntime makes integers of a convolution between two."""
+        return (self.x, str(self.node.output[0])) if self.convolves else (self.x,)
+
+    @property
+    def convolves(self) -> bool:
+        return bool(self.node.op_type == "Conv")
+
+    @property
+    def axis(self) -> int:
+        """Of the weight, along which the outputs lie."""
+        return 0 if self.convolves else 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which products of a graph become int8: by name, the lowest and the highest input of each."""
+    """Which products of a graph become int8: by name, the ends of what each takes, and of what it makes."""
 
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, Sequence[tuple[float, float]]]
     share: float  # of all multiplications
 
     @classmethod
-    def learn(cls, data: bytes, feeds: Arrays, min_agreement: float) -> Plan:
-        """Choose them so that the scores of these rows keep their ranks, half the allowed loss to spare."""
+    def learn(
+        cls, data: bytes, feeds: Arrays, min_agreement: float, agreed: Callable[[Arrays, Arrays], float]
+    ) -> Plan:
+        """Choose them so that what the graph makes of these rows agrees, half the allowed loss to spare."""
         model = _parsed(data)
         products = list(_products(model))
-        low_high = _ranges(model, products, feeds)
-        work = {product.name: product.weight.size for product in products}
-        scores = run(opened(data), feeds)["score"]
+        low_high, places = _ranges(model, products, feeds)
+        alike: dict[tuple[str, ...], list[Product]] = {}
+        for product in products:
+            alike.setdefault(product.weights, []).append(product)
+        work = {
+            weights: sum(product.weight.size * places[product.watched[-1]] for product in some)
+            for weights, some in alike.items()
+        }
+        wanted = run(opened(data), feeds)
 
-        def plan(names: Collection[str]) -> Plan:
-            chosen = {product.name: low_high[product.x] for product in products if product.name in names}
-            return cls(chosen, sum(work[name] for name in chosen) / sum(work.values()))
+        def plan(chosen: Collection[tuple[str, ...]]) -> Plan:
+            ranges = {
+                product.name: [low_high[name] for name in product.watched]
+                for weights in chosen
+                for product in alike[weights]
+            }
+            return cls(ranges, sum(work[weights] for weights in chosen) / sum(work.values()))
 
-        def agreement(plan: Plan) -> float:
-            return spearman(scores, run(opened(plan.apply(data)), feeds)["score"])
+        def agreement(chosen: Collection[tuple[str, ...]]) -> float:
+            return agreed(wanted, run(opened(plan(chosen).apply(data)), feeds))
 
-        best, aim = plan(work), (1 + min_agreement) / 2
-        harmful: list[str] = []  # the worst comes last
+        best, aim = list(work), (1 + min_agreement) / 2
+        harmful: list[tuple[str, ...]] = []  # the worst comes last
         while agreement(best) < aim:
-            harmful = harmful or sorted(work, key=lambda name: agreement(plan([name])), reverse=True)
-            fewer = plan(best.ranges.keys() - {harmful.pop()})
-            if fewer.share < FEWEST_INT8:
+            harmful = harmful or sorted(work, key=lambda weights: agreement([weights]), reverse=True)
+            worst = harmful.pop()
+            fewer = [weights for weights in best if weights != worst]
+            if plan(fewer).share < FEWEST_INT8:
                 break
             best = fewer
-        return best
+        return plan(best)
 
     def apply(self, data: bytes) -> bytes:
         """Return the graph with these products in int8."""
@@ -128,7 +165,7 @@ class Plan:
         shared: dict[Hashable, list[str]] = {}
         for node in model.graph.node:
             if node.name in self.ranges:
-                _draw(draft, shared, products[node.name], self.ranges[node.name], node.output[0])
+                _draw(draft, shared, products[node.name], self.ranges[node.name])
             else:
                 draft.part.nodes.append(node)
         used = {name for node in draft.part.nodes for name in node.input}
@@ -145,31 +182,43 @@ def _draw(
     draft: Draft,
     shared: dict[Hashable, list[str]],
     product: Product,
-    range_: tuple[float, float],
-    output: str,
+    ranges: Sequence[tuple[float, float]],
 ) -> None:
     """Add the nodes of a product; `shared` holds what several products have in common."""
-    low, high = min(range_[0], 0.0), max(range_[1], 0.0)  # zero is exact: it is what is absent
-    step = np.float32(max((high - low) / STEPS, FINEST))
+    others = tuple(k for k in range(product.weight.ndim) if k != product.axis)
     # A bias is counted in steps of x times those of its weights, in int32.
-    steps = np.maximum(np.abs(product.weight).max(0) / LARGEST, np.abs(product.bias) * OF_BIAS)
+    steps = np.maximum(np.abs(product.weight).max(others) / LARGEST, np.abs(product.bias) * OF_BIAS)
     steps = np.maximum(steps, 1e-10).astype(np.float32)
+    step, zero = _scale(ranges[0])
     if product.x not in shared:
-        zero = np.int8(round(-128 - low / float(step)))
         scale = [draft.constant(np.asarray(step)), draft.constant(np.asarray(zero))]
         shared[product.x] = [draft("QuantizeLinear", product.x, *scale), *scale]
     if product.weights not in shared:
-        weight = np.rint(product.weight / steps).astype(np.int8)
+        weight = np.rint(product.weight / np.expand_dims(steps, others)).astype(np.int8)
         zeros = np.zeros(len(steps), np.int8)
         shared[product.weights] = [draft.constant(array) for array in (weight, steps, zeros)]
     both = step * steps
     bias = np.rint(product.bias / both.astype(np.float64)).astype(np.int32)
     factors = (
         draft("DequantizeLinear", *shared[product.x]),
-        draft("DequantizeLinear", *shared[product.weights], axis=1),
+        draft("DequantizeLinear", *shared[product.weights], axis=product.axis),
         draft("DequantizeLinear", bias, both, axis=0),
     )
-    draft("Gemm", *factors, output=output)
+    output = product.node.output[0]
+    if not product.convolves:
+        draft("Gemm", *factors, output=output)
+        return
+    made = draft("Conv", *factors)
+    draft.part.nodes[-1].attribute.extend(product.node.attribute)
+    scale = [draft.constant(np.asarray(value)) for value in _scale(ranges[1])]
+    draft("DequantizeLinear", draft("QuantizeLinear", made, *scale), *scale, output=output)
+
+
+def _scale(range_: tuple[float, float]) -> tuple[np.float32, np.int8]:
+    """The step between values of a range in int8, and where zero is, which is exact: it is what is absent."""
+    low, high = min(range_[0], 0.0), max(range_[1], 0.0)
+    step = np.float32(max((high - low) / STEPS, FINEST))
+    return step, np.int8(round(-128 - low / float(step)))
 
 
 def _parsed(data: bytes) -> ModelProto:
@@ -178,44 +227,65 @@ def _parsed(data: bytes) -> ModelProto:
 
 
 def _products(model: ModelProto) -> Iterator[Product]:
-    """The linear layers; what is but a sum written as a product, or has no constant weights, is none."""
+    """The layers; what is but a sum written as a product, or has no constant weights, is none."""
     onnx: Any = require("onnx", "onnx", "export")
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type != "Gemm" or not all(name in constants for name in node.input[1:]):
+        if node.op_type not in ("Gemm", "Conv") or not all(name in constants for name in node.input[1:]):
             continue
         weight, *bias = (onnx.numpy_helper.to_array(constants[name]) for name in node.input[1:])
         if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
             weight = weight.T
-        added = np.broadcast_to(bias[0].ravel() if bias else np.float32(0), weight.shape[1:])
-        yield Product(node.name, node.input[0], weight, added, tuple(node.input[1:]))
+        n_out = weight.shape[0 if node.op_type == "Conv" else 1]
+        yield Product(node, weight, np.broadcast_to(bias[0].ravel() if bias else np.float32(0), (n_out,)))
 
 
-def _ranges(model: ModelProto, products: Sequence[Product], feeds: Arrays) -> dict[str, tuple[float, float]]:
-    """The lowest and the highest value that each product takes in."""
+def _ranges(
+    model: ModelProto, products: Sequence[Product], feeds: Arrays
+) -> tuple[dict[str, tuple[float, float]], dict[str, int]]:
+    """The lowest and the highest of each value that is watched, and at how many places of a row it stands."""
     onnx: Any = require("onnx", "onnx", "export")
     watched = type(model)()
     watched.CopyFrom(model)
-    names = sorted({product.x for product in products})
+    names = sorted({name for product in products for name in product.watched})
     del watched.graph.output[:]
     watched.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     session = opened(watched.SerializeToString())
-    parts = [run(session, part) for part in _chunks(feeds)]
-    return {
-        name: (float(min(part[name].min() for part in parts)), float(max(part[name].max() for part in parts)))
-        for name in names
-    }
+    one = run(session, next(_chunks(feeds, 1)))
+    places = {name: math.prod(array.shape[2:]) for name, array in one.items()}
+    found = dict.fromkeys(names, (np.inf, -np.inf))
+    for part in _chunks(feeds, max(HELD // sum(array.size for array in one.values()), 1)):
+        for name, array in run(session, part).items():
+            low, high = found[name]
+            found[name] = min(low, float(array.min())), max(high, float(array.max()))
+    return found, places
 
 
-def _chunks(feeds: Arrays) -> Iterator[Arrays]:
+def _chunks(feeds: Arrays, size: int) -> Iterator[Arrays]:
     n = len(next(iter(feeds.values())))
-    for start in range(0, n, CHUNK):
-        yield {name: array[start : start + CHUNK] for name, array in feeds.items()}
+    for start in range(0, n, size):
+        yield {name: array[start : start + size] for name, array in feeds.items()}
 
 
 # ---- scores before and after -------------------------------------------------------------------------------
+
+
+def ranked_alike(old: Arrays, new: Arrays) -> float:
+    """Spearman correlation of scores."""
+    return spearman(old["score"], new["score"])
+
+
+def drawn_alike(old: Arrays, new: Arrays) -> float:
+    """Share of the variance of drawn numbers, in the mean of columns, or of drawn levels that is the same."""
+    numbers, others = (side["drawn_numbers"] for side in (old, new))
+    spread = np.nanvar(numbers, 0)
+    gap = np.nanmean(np.square(numbers - others), 0)
+    varied = spread > 0
+    same = 1 - gap[varied] / spread[varied]
+    levels = old["drawn_ids"] == new["drawn_ids"]
+    return float(min(same.mean() if same.size else 1.0, levels.mean() if levels.size else 1.0))
 
 
 def judged(before: Trial, after: Trial, rows: Table, min_agreement: float) -> dict[str, Any]:

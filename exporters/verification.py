@@ -99,7 +99,7 @@ class Trial:
         estimator, table = self.estimator, self.table
         feeds = self.feeds(table)
         got = self.run(feeds)
-        self._same_in_any_batch(feeds, got)
+        self.same_in_any_batch(feeds, got, BATCHES)
         if self.centre is None:
             framed = self.run(feeding.feed(estimator.schema_, self.frame, allow_missing=True))
             if not np.array_equal(framed["score"], got["score"][: self.n_drawn]):
@@ -132,7 +132,7 @@ class Trial:
         """Check what holds whatever the scores are; raise ExportError where it does not."""
         feeds = self.feeds(self.table)
         got = self.run(feeds)
-        self._same_in_any_batch(feeds, got)
+        self.same_in_any_batch(feeds, got, BATCHES)
         if not np.array_equal(got["p_value"], calibration.p_values(got["score"])):
             raise ExportError("the graph gives other p-values than the calibration. Please report this.")
         if not np.array_equal(got["label"], np.where(got["score"] < threshold, -1, 1)):
@@ -158,7 +158,8 @@ class Trial:
                 f"{allowed:g}) in row {worst} of those tried, so the file is not written. {advice}"
             )
 
-    def _same_in_any_batch(self, feeds: Arrays, whole: Arrays, batches: Sequence[slice] = BATCHES) -> None:
+    def same_in_any_batch(self, feeds: Arrays, whole: Arrays, batches: Sequence[slice] = BATCHES[1:]) -> None:
+        """Raise ExportError where what is made of a row depends on those beside it."""
         for rows in batches:
             part = self.run({name: array[rows] for name, array in feeds.items()})
             for name, array in part.items():
@@ -185,27 +186,19 @@ class Trial:
 
     def draw(self, completer: Completer) -> dict[str, Any]:
         """Compare rows drawn from the same noise; raise ExportError where too many differ."""
-        table, (a, b) = self.table, completer.noise_size
+        table = self.table
         n, d = table.numbers.shape
-        normals, uniforms = noise.rows(0, 0, n, a, b)
+        normals, uniforms = noise.rows(0, 0, n, *completer.noise_size)
         rng = np.random.default_rng(0)
         worst, cells, wrong = 0.0, 0, 0
         low, high = (end.numpy() for end in self.estimator.codec_.numbers.bounds())
         spread = np.where(high > low, high - low, 1.0)
         for share in (0.0, 0.5):
             known = rng.random((n, d + table.ids.shape[1])) < share
-            more: Arrays = {"normals": normals, "uniforms": uniforms}
-            if completer.impute:
-                asked = self._with_holes(known)
-                known = np.concatenate([~np.isnan(asked.numbers), asked.ids != self._blank], 1)
-            else:
-                asked = table
-            if self._asks_known:
-                more["known"] = known
-            feeds = self.feeds(asked, **more)
+            asked, known, feeds = self.asked(completer, table, known, normals, uniforms)
             got = self.run(feeds)
             if self.estimator.schema_.image is not None:  # kernels of images may see where in a batch one is
-                self._same_in_any_batch(feeds, got, BATCHES[1:])
+                self.same_in_any_batch(feeds, got)
             with torch.inference_mode():
                 numbers, ids = completer(
                     *map(
@@ -234,8 +227,25 @@ class Trial:
     def _blank(self) -> NDArray[np.int64]:
         return np.array([c.blank for c in self.estimator.schema_.category_columns], np.int64)
 
-    def _with_holes(self, known: NDArray[np.bool_]) -> Table:
-        table, d = self.table, self.table.numbers.shape[1]
+    def asked(
+        self,
+        completer: Completer,
+        table: Table,
+        known: NDArray[np.bool_],
+        normals: NDArray[np.float32],
+        uniforms: NDArray[np.float32],
+    ) -> tuple[Table, NDArray[np.bool_], Arrays]:
+        """Rows of which a part is known, what of them is, and what the graph takes of them."""
+        if completer.impute:
+            table = self._with_holes(table, known)
+            known = np.concatenate([~np.isnan(table.numbers), table.ids != self._blank], 1)
+        more: Arrays = {"normals": normals, "uniforms": uniforms}
+        if self._asks_known:
+            more["known"] = known
+        return table, known, self.feeds(table, **more)
+
+    def _with_holes(self, table: Table, known: NDArray[np.bool_]) -> Table:
+        d = table.numbers.shape[1]
         numbers = np.where(known[:, :d], table.numbers, np.nan)
         return Table(numbers, np.where(known[:, d:], table.ids, self._blank))
 

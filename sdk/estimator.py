@@ -438,7 +438,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         explain: bool = True,
         rows: Any = None,
         precision: Literal["float32", "int8"] = "float32",
-        min_agreement: float = 0.999,
+        min_agreement: float | None = None,
     ) -> str:
         """Write one verified ONNX file that runs without torch, whole or not at all.
 
@@ -458,10 +458,11 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         rows : DataFrame, pyarrow.Table or ndarray, optional
             Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
         precision : {"float32", "int8"}
-            Of the networks of task "score", without convolutions. In int8 they are about twice as fast on a
-            CPU, and scores less exact: how far they agree with float32 is printed, and kept in the file.
-        min_agreement : float
-            Least Spearman correlation of scores in int8 with those in float32.
+            Of the networks. In int8 they are up to twice as fast on a CPU, and scores and draws less exact:
+            how far they agree with float32 is printed, and kept in the file.
+        min_agreement : float, optional
+            Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws
+            the least share of the variance of numbers, and of levels, that is the same, 0.99 if not said.
 
         Returns
         -------

@@ -342,5 +342,3 @@ def test_int8_that_agrees_too_little_is_not_written(small, tmp_path):
         small.export(tmp_path / "m.onnx", precision="int8", min_agreement=2)
     with pytest.raises(ValueError, match="precision must be one of 'float32', 'int8', got 'int4'"):
         small.export(tmp_path / "m.onnx", precision="int4")
-    with pytest.raises(ValueError, match="precision='int8' is for task='score'"):
-        small.export(tmp_path / "m.onnx", precision="int8", task="generate")

@@ -14,7 +14,7 @@ from lookalike.exporters.columns import front, tail
 from lookalike.schema import Schema, Table
 
 ort = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 DIGITS = load_digits()
 PIXELS, LABELS = (DIGITS.images * (255 / 16)).round().astype(np.uint8), DIGITS.target.astype(str)
@@ -91,6 +91,26 @@ def test_images_drawn_by_a_file_are_those_that_the_model_generates(digits, serve
         {**feeds, "known": known, "normals": normals, "uniforms": uniforms},
     )
     assert (image.dtype, image.shape, set(label)) == (np.uint8, (4, 8, 8), {"7"})
+
+
+@pytest.mark.slow
+def test_images_drawn_in_bytes_are_nearly_the_same(digits, tmp_path, capsys):
+    digits.export(tmp_path / "m.onnx", task="generate", precision="int8")
+    assert "of what is drawn is the same" in capsys.readouterr().out
+    model = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    told = model.info()["parity"]["int8"]
+    assert told["alike"] > 0.99
+    assert told["share"] >= 0.5
+    weights = [
+        a
+        for a in map(onnx.numpy_helper.to_array, onnx.load(tmp_path / "m.onnx").graph.initializer)
+        if a.ndim == 4
+    ]
+    assert any(a.dtype == np.int8 for a in weights)
+    given = {"label": np.tile(DIGITS.target_names, 4).astype(str)}
+    made, want = (m.generate(given=given, random_state=3)["image"].astype(float) for m in (model, digits))
+    assert 0 < np.abs(made - want).mean() < 4
+    assert model.verify() == 0
 
 
 @pytest.mark.slow

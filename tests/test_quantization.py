@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from lookalike.exporters.quantization import FEWEST_INT8, LARGEST, Plan, moved, spearman
+from lookalike.exporters.quantization import FEWEST_INT8, LARGEST, Plan, moved, ranked_alike, spearman
 from lookalike.exporters.verification import opened, run
 
 onnx = pytest.importorskip("onnx")
@@ -46,7 +46,7 @@ X = RNG.normal(size=(600, WIDTHS[0])).astype("f4")
 
 def test_products_in_int8_keep_the_ranks():
     data = network()
-    plan = Plan.learn(data, {"x": X[::2]}, 0.99)
+    plan = Plan.learn(data, {"x": X[::2]}, 0.99, ranked_alike)
     assert plan.share == 1
     quantized = plan.apply(data)
     onnx.checker.check_model(quantized, full_check=True)
@@ -58,7 +58,7 @@ def test_products_in_int8_keep_the_ranks():
 
 def test_weights_leave_room_for_sums_of_two_products_in_16_bits():
     data = network()
-    model = onnx.load_from_string(Plan.learn(data, {"x": X}, 0.9).apply(data))
+    model = onnx.load_from_string(Plan.learn(data, {"x": X}, 0.9, ranked_alike).apply(data))
     weights = [a for a in map(nh.to_array, model.graph.initializer) if a.dtype == np.int8 and a.ndim == 2]
     assert len(weights) == 3
     assert max(np.abs(w.astype(int)).max() for w in weights) == LARGEST
@@ -71,14 +71,14 @@ def test_layers_without_weights_give_their_bias(bias):
     (last,) = [tensor for tensor in model.graph.initializer if tensor.name == "w2"]
     last.CopyFrom(nh.from_array(np.zeros((1, 32), "f4"), "w2"))
     data = model.SerializeToString()
-    plan = Plan.learn(data, {"x": X}, 0.9)
+    plan = Plan.learn(data, {"x": X}, 0.9, ranked_alike)
     assert_allclose(scores(plan.apply(data), X), np.full(len(X), bias), rtol=1e-6, atol=1e-20)
 
 
 def test_what_harms_the_ranks_stays_in_float32():
     data, rows = network(), X[:300].copy()
     rows[0, 0] = 3e3  # one value far out leaves the others few steps
-    plan = Plan.learn(data, {"x": rows}, 0.99)
+    plan = Plan.learn(data, {"x": rows}, 0.99, ranked_alike)
     assert set(plan.ranges) == {"layer 1", "layer 2"}
     assert FEWEST_INT8 <= plan.share < 1
     assert spearman(scores(data, X[300:]), scores(plan.apply(data), X[300:])) > 0.99
