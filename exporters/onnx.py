@@ -87,11 +87,11 @@ def export(
     rows : DataFrame, pyarrow.Table or ndarray, optional
         Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
     precision : {"float32", "int8"}
-        Of the networks. "int8" multiplies bytes: on a CPU networks are then up to twice as fast and a quarter
-        as large, and scores and draws less exact. Ranges are those of half of `rows`, filled up to 1,024 with
-        remembered rows, blurred, fewer where rows are wide; calibration and threshold move with the scores.
-        How far int8 and float32 agree on the other half, scores in ranks and in alerts, draws from the same
-        noise, is printed and kept in the file.
+        Of the networks. "int8" multiplies bytes: on a CPU those of tables are then up to twice as fast and a
+        quarter as large, small convolutions no faster, and scores and draws less exact. Ranges are those of
+        half of `rows`, filled up to 1,024 with remembered rows, blurred, fewer where rows are wide;
+        calibration and threshold move with the scores. How far int8 and float32 agree on the other half,
+        scores in ranks and in alerts, draws from the same noise, is printed and kept in the file.
     min_agreement : float, optional
         Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws the
         least share of the variance of numbers, and of levels, that is the same, 0.95 if not said.

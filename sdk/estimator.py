@@ -458,8 +458,9 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         rows : DataFrame, pyarrow.Table or ndarray, optional
             Real rows to verify with, beside remembered ones that are blurred; for int8, training rows.
         precision : {"float32", "int8"}
-            Of the networks. In int8 they are up to twice as fast on a CPU, and scores and draws less exact:
-            how far they agree with float32 is printed, and kept in the file.
+            Of the networks. In int8 those of tables are up to twice as fast on a CPU, small convolutions no
+            faster, and scores and draws less exact: how far they agree with float32 is
+            printed, and kept in the file.
         min_agreement : float, optional
             Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws
             the least share of the variance of numbers, and of levels, that is the same, 0.95 if not said.
