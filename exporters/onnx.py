@@ -42,6 +42,7 @@ from lookalike.exporters.quantization import (
     moved,
     ranked_alike,
     refuse_without_networks,
+    require_agreement,
 )
 from lookalike.exporters.tracing import repeat, trace
 from lookalike.exporters.verification import Trial
@@ -191,25 +192,21 @@ def _drawn_in_int8(
     completer: Completer, data: bytes, trial: Trial, name: str, min_agreement: float
 ) -> tuple[bytes, dict[str, Any]]:
     """A graph that draws in int8, and what its metadata say otherwise than those of `data`."""
-    rng, asked = np.random.default_rng(0), []
+    rng, trials = np.random.default_rng(0), []
     for seed, half in enumerate(halves(trial.estimator, trial.real)):
         rows = half.rows(slice(trial.n_drawn))
         n, width = len(rows), rows.numbers.shape[1] + rows.ids.shape[1]
-        known = rng.random((n, width)) < rng.integers(2, size=(n, 1)) / 2  # of every other row a half
+        known = rng.random((n, width)) < rng.integers(2, size=(n, 1)) / 2  # of about every other row a half
         drawn_from = noise.rows(2 + seed, 0, n, *completer.noise_size)
-        asked.append(trial.asked(completer, rows, known, *drawn_from)[2])
-    plan = Plan.learn(data, asked[0], min_agreement, drawn_alike)
+        trials.append(trial.asked(completer, rows, known, *drawn_from)[1:])
+    (known, feeds), (others, judging) = trials
+    plan = Plan.learn(data, feeds, min_agreement, partial(drawn_alike, known=known))
     quantized = trial.of(data := plan.apply(data))
-    found = quantized.run(asked[1])
-    agreement = drawn_alike(trial.run(asked[1]), found)
-    if not agreement >= min_agreement:
-        raise ExportError(
-            f"of what int8 draws from the same noise {agreement:.6f} is what float32 draws, below "
-            f"min_agreement={min_agreement}, so the file is not written. Pass more training rows (rows=), "
-            "a lower min_agreement, or precision='float32'."
-        )
-    quantized.same_in_any_batch(asked[1], found)
-    n = len(found["drawn_numbers"])
+    found = quantized.run(judging)
+    agreement, n = drawn_alike(trial.run(judging), found, others), len(others)
+    told = f"of what int8 draws from the same noise {agreement:.6f} is what float32 draws"
+    require_agreement(agreement, min_agreement, told)
+    quantized.same_in_any_batch(judging, found)
     print(f"int8 and float32 on {n} rows: {agreement:.5f} of what is drawn is the same")  # noqa: T201
     about = {"rows": n, "alike": agreement, "min_agreement": min_agreement, "share": plan.share}
     return data, {"parity": {"int8": about}, "golden": quantized.golden(completer.noise_size)}

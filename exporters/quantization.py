@@ -39,6 +39,7 @@ from torch import nn
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
 from lookalike.exporters.columns import Draft
+from lookalike.exporters.tracing import UNROLLED
 from lookalike.exporters.verification import Arrays, Trial, opened, run
 from lookalike.schema import Table
 
@@ -50,10 +51,8 @@ HELD = 1 << 26  # numbers that all products of some rows take in, and are looked
 FEWEST_INT8 = 0.5  # of all multiplications; below, the file would be float32 in all but name
 STEPS = 255  # between the ends of a range
 LARGEST = 64  # of weights
-FINEST, OF_BIAS = (
-    2**-11,
-    2**-19,
-)  # smallest steps of x, and of weights beside a bias: it has 2^30 steps at most
+FINEST = 2**-11  # step of x
+OF_BIAS = 2**-19  # smallest step of weights beside a bias, which has 2^30 steps at most
 
 
 def refuse_without_networks(module: nn.Module) -> None:
@@ -123,6 +122,11 @@ class Plan:
     ) -> Plan:
         """Choose them so that what the graph makes of these rows agrees, half the allowed loss to spare."""
         model = _parsed(data)
+        if any(node.op_type == "Scan" for node in model.graph.node):
+            raise ExportError(
+                f"int8 is for up to {UNROLLED} steps, for more of them are a loop: take fewer, such as "
+                '`with_sampler(n_steps=20)`, or precision="float32".'
+            )
         products = list(_products(model))
         low_high, places = _ranges(model, products, feeds)
         alike: dict[tuple[str, ...], list[Product]] = {}
@@ -269,7 +273,7 @@ def _chunks(feeds: Arrays, size: int) -> Iterator[Arrays]:
         yield {name: array[start : start + size] for name, array in feeds.items()}
 
 
-# ---- scores before and after -------------------------------------------------------------------------------
+# ---- what comes out, before and after ---------------------------------------------------------------------
 
 
 def ranked_alike(old: Arrays, new: Arrays) -> float:
@@ -277,28 +281,37 @@ def ranked_alike(old: Arrays, new: Arrays) -> float:
     return spearman(old["score"], new["score"])
 
 
-def drawn_alike(old: Arrays, new: Arrays) -> float:
-    """Share of the variance of drawn numbers, in the mean of columns, or of drawn levels that is the same."""
-    numbers, others = (side["drawn_numbers"] for side in (old, new))
-    spread = np.nanvar(numbers, 0)
-    gap = np.nanmean(np.square(numbers - others), 0)
-    varied = spread > 0
-    same = 1 - gap[varied] / spread[varied]
-    levels = old["drawn_ids"] == new["drawn_ids"]
-    return float(min(same.mean() if same.size else 1.0, levels.mean() if levels.size else 1.0))
+def drawn_alike(old: Arrays, new: Arrays, known: NDArray[np.bool_]) -> float:
+    """Share of the variance of drawn numbers, or of drawn levels, that is the same; the less of both.
+
+    A number that only one of both lacks, or that is another where all were equal, is wholly another.
+    """
+    (a, b), d = (side["drawn_numbers"] for side in (old, new)), old["drawn_numbers"].shape[1]
+    drawn, (missing, lacking) = ~known[:, :d], map(np.isnan, (a, b))
+    spread = np.ma.masked_array(a, ~drawn | missing).var(0).filled(0.0)
+    gap = np.where(missing | lacking, 0.0, np.square(a - b))
+    lost = np.where(spread > 0, gap / np.where(spread > 0, spread, 1.0), gap > 0)
+    lost = np.where(missing != lacking, 1.0, lost)[drawn]
+    levels = (old["drawn_ids"] != new["drawn_ids"])[~known[:, d:]]
+    return 1 - max(float(side.mean()) for side in (lost, levels) if side.size)
+
+
+def require_agreement(agreement: float, least: float, told: str) -> None:
+    """Raise ExportError where int8 agrees too little with float32."""
+    if not agreement >= least:
+        raise ExportError(
+            f"{told}, below min_agreement={least}, so the file is not written. Pass more training rows "
+            "(rows=), a lower min_agreement, or precision='float32'."
+        )
 
 
 def judged(before: Trial, after: Trial, rows: Table, min_agreement: float) -> dict[str, Any]:
     """How well a graph in int8 agrees with the one in float32; raise ExportError where too little."""
     feeds = before.feeds(rows)
     old, new = before.run(feeds), after.run(feeds)
-    agreement = spearman(old["score"], new["score"])
-    if not agreement >= min_agreement:
-        raise ExportError(
-            f"int8 and float32 rank {len(rows)} rows with a Spearman correlation of {agreement:.6f}, below "
-            f"min_agreement={min_agreement}, so the file is not written. Pass more training rows (rows=), a "
-            "lower min_agreement, or precision='float32'."
-        )
+    agreement = ranked_alike(old, new)
+    told = f"int8 and float32 rank {len(rows)} rows with a Spearman correlation of {agreement:.6f}"
+    require_agreement(agreement, min_agreement, told)
     alerts = old["label"] == -1, new["label"] == -1
     either, both = (alerts[0] | alerts[1]).sum(), (alerts[0] & alerts[1]).sum()
     return {

@@ -342,3 +342,30 @@ def test_int8_that_agrees_too_little_is_not_written(small, tmp_path):
         small.export(tmp_path / "m.onnx", precision="int8", min_agreement=2)
     with pytest.raises(ValueError, match="precision must be one of 'float32', 'int8', got 'int4'"):
         small.export(tmp_path / "m.onnx", precision="int4")
+
+
+@pytest.mark.slow
+def test_rows_drawn_in_bytes_are_nearly_the_same(people, tmp_path):
+    model = la.VAE(max_steps=200, random_state=0).fit(people)
+    for task in ("generate", "impute"):
+        model.export(tmp_path / "m.onnx", task=task, precision="int8", rows=people)
+        served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+        assert served.verify() == 0
+        assert 0.95 <= served.info()["parity"]["int8"]["alike"] < 1
+        if task == "generate":
+            found, wanted = (m.generate(300, random_state=3) for m in (served, model))
+        else:
+            holes = people.iloc[:300].assign(age=np.nan)
+            found, wanted = (m.impute(holes, random_state=3) for m in (served, model))
+        assert 0 < np.abs(found["age"] - wanted["age"]).mean() < 0.2 * wanted["age"].std()
+    words = r"of what int8 draws from the same noise 0\.9\d+ is what float32 draws, below min_agreement=1"
+    with pytest.raises(la.ExportError, match=words):
+        model.export(tmp_path / "n.onnx", task="generate", precision="int8", rows=people, min_agreement=1)
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_loops_are_not_for_bytes(tmp_path):
+    model = la.Diffusion(max_steps=2, n_steps=51, width=16, depth=1, random_state=0)
+    model.fit(np.random.default_rng(0).normal(size=(300, 2)))
+    with pytest.raises(la.ExportError, match="int8 is for up to 50 steps"):
+        model.export(tmp_path / "m.onnx", task="generate", precision="int8")

@@ -7,7 +7,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from lookalike.exporters.quantization import FEWEST_INT8, LARGEST, Plan, moved, ranked_alike, spearman
+from lookalike.exporters.quantization import (
+    FEWEST_INT8,
+    LARGEST,
+    Plan,
+    drawn_alike,
+    moved,
+    ranked_alike,
+    spearman,
+)
 from lookalike.exporters.verification import opened, run
 
 onnx = pytest.importorskip("onnx")
@@ -103,3 +111,28 @@ def test_ranks_of_ties_are_their_mean():
     assert_allclose(spearman(x, y), stats.spearmanr(x, y).statistic)
     assert spearman(np.ones(5), np.ones(5)) == 1
     assert np.isnan(spearman(np.ones(5), np.arange(5.0)))
+
+
+def test_draws_are_compared_where_they_are_drawn():
+    numbers = RNG.normal(size=(400, 3))
+    numbers[:, 2] = 5
+    ids, known = RNG.integers(3, size=(400, 1)), np.zeros((400, 4), bool)
+
+    def alike(change, given=known):
+        new = {"drawn_numbers": numbers.copy(), "drawn_ids": ids.copy()}
+        change(new["drawn_numbers"], new["drawn_ids"])
+        return drawn_alike({"drawn_numbers": numbers, "drawn_ids": ids}, new, given)
+
+    def noisy(n, i):
+        n[:, 0] += 0.3 * numbers[:, 0].std() * np.tile([1, -1], 200)
+
+    def half_known(n, i):
+        n[200:, :] += 1
+
+    assert alike(lambda n, i: None) == 1
+    assert_allclose(alike(noisy), 1 - 0.09 / 3)
+    assert_allclose(alike(lambda n, i: n.__setitem__((slice(40), 2), 6)), 1 - 0.1 / 3)  # were all equal
+    assert_allclose(alike(lambda n, i: n.__setitem__((slice(40), 0), np.nan)), 1 - 0.1 / 3)
+    assert_allclose(alike(lambda n, i: np.add(i[:100], 1, out=i[:100])), 0.75)
+    known[:200] = True  # what is given is the same on both sides, and tells nothing
+    assert alike(half_known) < 0.1
