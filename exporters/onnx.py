@@ -54,7 +54,7 @@ from lookalike.verbs import Completer, Scorer
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
-AGREEMENT = 0.95, 0.999  # of draws and of scores in int8 with those in float32, at least
+AGREEMENT = 0.9, 0.999  # of draws and of scores in int8 with those in float32, at least
 
 
 def export(
@@ -95,7 +95,7 @@ def export(
         scores in ranks and in alerts, draws from the same noise, is printed and kept in the file.
     min_agreement : float, optional
         Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws the
-        least share of the variance of numbers, and of levels, that is the same, 0.95 if not said.
+        least share of the variance of numbers, and of levels, that is the same, 0.9 if not said.
 
     Returns
     -------

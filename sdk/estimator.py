@@ -463,7 +463,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             printed, and kept in the file.
         min_agreement : float, optional
             Least Spearman correlation of scores in int8 with those in float32, 0.999 if not said; of draws
-            the least share of the variance of numbers, and of levels, that is the same, 0.95 if not said.
+            the least share of the variance of numbers, and of levels, that is the same, 0.9 if not said.
 
         Returns
         -------

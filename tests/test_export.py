@@ -351,7 +351,7 @@ def test_rows_drawn_in_bytes_are_nearly_the_same(people, tmp_path):
         model.export(tmp_path / "m.onnx", task=task, precision="int8", rows=people)
         served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
         assert served.verify() == 0
-        assert 0.95 <= served.info()["parity"]["int8"]["alike"] < 1
+        assert 0.9 <= served.info()["parity"]["int8"]["alike"] < 1
         if task == "generate":
             found, wanted = (m.generate(300, random_state=3) for m in (served, model))
         else:
