@@ -279,7 +279,7 @@ def test_metadata_say_what_a_file_is(small, exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["GAN", "Diffusion", "Mixture"], indirect=True)
+@pytest.mark.parametrize("family", ["Diffusion", "Mixture"], indirect=True)
 def test_int8_ranks_and_calls_rows_as_float32_does(model, people, others, tmp_path, capsys):
     if isinstance(model, la.Mixture):
         with pytest.raises(
@@ -345,23 +345,15 @@ def test_int8_that_agrees_too_little_is_not_written(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_drawn_in_bytes_are_nearly_the_same(people, tmp_path):
+def test_holes_filled_in_bytes_are_nearly_the_same(people, tmp_path):
     model = la.VAE(max_steps=200, random_state=0).fit(people)
-    for task in ("generate", "impute"):
-        model.export(tmp_path / "m.onnx", task=task, precision="int8", rows=people)
-        served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
-        assert served.verify() == 0
-        assert 0.9 <= served.info()["parity"]["int8"]["alike"] < 1
-        if task == "generate":
-            found, wanted = (m.generate(300, random_state=3) for m in (served, model))
-        else:
-            holes = people.iloc[:300].assign(age=np.nan)
-            found, wanted = (m.impute(holes, random_state=3) for m in (served, model))
-        assert 0 < np.abs(found["age"] - wanted["age"]).mean() < 0.2 * wanted["age"].std()
-    words = r"of what int8 draws from the same noise 0\.9\d+ is what float32 draws, below min_agreement=1"
-    with pytest.raises(la.ExportError, match=words):
-        model.export(tmp_path / "n.onnx", task="generate", precision="int8", rows=people, min_agreement=1)
-    assert not (tmp_path / "n.onnx").exists()
+    model.export(tmp_path / "m.onnx", task="impute", precision="int8", rows=people)
+    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    assert served.verify() == 0
+    assert 0.9 <= served.info()["parity"]["int8"]["alike"] < 1
+    holes = people.iloc[:300].assign(age=np.nan)
+    found, wanted = (m.impute(holes, random_state=3) for m in (served, model))
+    assert 0 < np.abs(found["age"] - wanted["age"]).mean() < 0.2 * wanted["age"].std()
 
 
 def test_loops_are_not_for_bytes(tmp_path):

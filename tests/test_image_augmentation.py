@@ -153,7 +153,7 @@ def test_other_dicts_are_refused(table, y):
 
 @pytest.mark.slow
 def test_by_default_a_network_judges(monkeypatch):
-    monkeypatch.setattr(image_classifier, "TRIED", 20)
+    monkeypatch.setattr(image_classifier, "TRIED", 8)
     done = la.augment(X, Y, la.Diffusion(**QUICK), cv=2, random_state=0)
     assert [str(f.candidate) for f in done.report.findings] == ["real rows alone", *map(str, OF_IMAGES)]
     assert done.report.findings[0].scores.mean() > 0.5
