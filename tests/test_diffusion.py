@@ -100,11 +100,13 @@ def test_the_error_of_the_sampler_falls_with_the_square_of_the_steps(double, v):
     assert ratios[-1] == pytest.approx(4, rel=0.05)
 
 
-def test_noise_levels_are_those_of_edm():
-    for n in (2, 20):
+def test_what_the_network_sees_goes_from_the_most_noise_to_the_least_by_the_levels_of_edm():
+    for n in (1, 2, 20):
         low, high = SIGMA_MIN ** (1 / 7), SIGMA_MAX ** (1 / 7)
-        ramp = [(high + i / (n - 1) * (low - high)) ** 7 for i in range(n)]
-        np.testing.assert_allclose(Diffusion.sigmas(n), [*ramp, 0], rtol=1e-5)
+        ramp = [(high + i / (2 * n - 1) * (low - high)) ** 7 for i in range(2 * n)]
+        np.testing.assert_allclose(Diffusion.sigmas(n), [*ramp[::2], 0], rtol=1e-5)
+        begins, *_, middle, _, _ = build(Diffusion, Layout(1, [], [0]), n_steps=n).schedule[-1].tolist()
+        assert begins * middle == pytest.approx(SIGMA_MIN, rel=1e-5)
 
 
 def test_time_is_the_distribution_function_of_the_training_noise():

@@ -207,9 +207,13 @@ class Diffusion(Denoising):
 
     @staticmethod
     def sigmas(n_steps: int, noise: Noise = Layout.noise) -> list[float]:
-        """Noise levels from the most to the least and 0, equation 5 of EDM."""
+        """Noise levels at which steps begin, and 0.
+
+        Every other of twice as many by equation 5 of EDM, from the most to the least: that is seen half way
+        of the last step, so that no call of the network is spent on nearly nothing.
+        """
         low, high = noise.least ** (1 / RHO), noise.most ** (1 / RHO)
-        return [(high + i / max(n_steps - 1, 1) * (low - high)) ** RHO for i in range(n_steps)] + [0.0]
+        return [(high + 2 * i / (2 * n_steps - 1) * (low - high)) ** RHO for i in range(n_steps)] + [0.0]
 
     @staticmethod
     def stride(now: float, after: float, noise: Noise) -> tuple[float, ...]:
@@ -218,8 +222,8 @@ class Diffusion(Denoising):
         Its noise; the times half way and at its end; what is left of the noise there; how far the middle
         turns it.
         """
-        if not after:  # the last step is to what is expected
-            return now, noise.time_of(now) / 2, 0.0, 1.0, 0.0, 0.0
+        if not after:  # the last step is to what is expected half way
+            return now, noise.time_of(noise.least), 0.0, noise.least / now, 0.0, 1.0
         half, length = math.sqrt(after / now), math.log(now / after)
         times = noise.time_of(half * now), noise.time_of(after)
         return now, *times, half, half**2, 2 * (1 + math.expm1(-length) / length)
