@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lookalike.errors import require
 from lookalike.feeding import INNER, input_names
-from lookalike.images import Image
+from lookalike.images import Image, Template
 from lookalike.levelled import Levelled
 from lookalike.measured import Measured, Number, precision_of
 from lookalike.schema import Schema
@@ -78,8 +78,11 @@ def front(schema: Schema, *, numbers: str = "numbers", ids: str = "ids", prefix:
     for column in schema.tensors:
         draft.input(names[column.name], column.port.type, ("n", *column.port.shape))
     some_input = names[schema.tensors[0].name]
-    if schema.image is not None:
-        draft("Flatten", draft.cast(names[schema.image.name], "float64"), axis=1, output=numbers)
+    pictures = [draft.cast(names[image.name], "float64") for image in schema.pictures]
+    if schema.template is not None:
+        _compare(draft, *pictures, schema.template, output=numbers)
+    elif pictures:
+        draft("Flatten", *pictures, axis=1, output=numbers)
     elif schema.number_columns:
         groups = _groups(schema.number_columns, _encoder)
         made = [encode(draft, [names[c.name] for c in group], group) for encode, group in groups]
@@ -330,6 +333,34 @@ def _in_halves(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) 
     if max(steps) > 1:
         distance = draft("Div", distance, np.array([float(step) for step in steps]))
     return draft("Where", gone, np.array(np.nan), distance)
+
+
+# ---- front: images with templates --------------------------------------------------------------------------
+
+
+def _compare(draft: Draft, image: str, wanted: str, template: Template, output: str) -> None:
+    """`Template.compared`. What is nearby is pooled down the columns, and then along the rows."""
+    perm, shift = [0, 3, 1, 2], template.shift
+    # A dimension of 0 is that of what is given: the rows.
+    channels_first = draft("Transpose", draft("Reshape", wanted, np.array([0, *template.grid])), perm=perm)
+
+    def greatest(values: str) -> str:
+        for down, along in ((shift, 0), (0, shift)):
+            window, pads = [2 * down + 1, 2 * along + 1], [down, along] * 2
+            values = draft("MaxPool", values, kernel_shape=window, pads=pads)
+        return values
+
+    def flat(values: str) -> str:
+        return draft("Flatten", draft("Transpose", values, perm=[0, 2, 3, 1]), axis=1)
+
+    pixels = draft("Flatten", image, axis=1)
+    most = flat(greatest(channels_first))
+    least = flat(draft("Neg", greatest(draft("Neg", channels_first))))
+    above = draft("Max", draft("Sub", pixels, most), 0.0)
+    below = draft("Max", draft("Sub", least, pixels), 0.0)
+    # Infinity is the least of no neighbours: where a template has it nothing else would tell.
+    sound = draft("Flatten", draft("Sub", wanted, wanted), axis=1)
+    draft("Add", draft("Sub", above, below), sound, output=output)
 
 
 # ---- front: levels -----------------------------------------------------------------------------------------

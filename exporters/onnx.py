@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lookalike import archive, feeding, noise, onnxfile
 from lookalike._version import __version__
 from lookalike.calibration import Calibration
-from lookalike.errors import ExportError, require
+from lookalike.errors import require
 from lookalike.estimator import Estimator
 from lookalike.exported import PRECISIONS
 from lookalike.exporters.columns import Draft, Part, front, tail, without_empty_inputs
@@ -104,6 +104,8 @@ def export(
 
     Raises
     ------
+    ConditionError
+        If the model cannot do it: a detector draws nothing, nor does a model of images with templates.
     ExportError
         If onnxruntime's results differ from torch's by more than 1e-5 of the score's spread; nothing is then
         written. Or if those in int8 agree with float32 less than `min_agreement`.
@@ -114,11 +116,7 @@ def export(
             raise ValueError(f"{word} must be one of {', '.join(map(repr, known))}, got {given!r}.")
     least = AGREEMENT[task == "score"] if min_agreement is None else min_agreement
     Range(0, 1).check("min_agreement", least)
-    if model.schema_.template is not None:
-        raise ExportError(
-            f"{type(model).__name__} learned how images differ from {model.schema_.template.name!r}, their "
-            "template, which cannot be exported yet: save(path) keeps it."
-        )
+    model._check(task)
     onnx: Any = require("onnx", "onnx", "export")
     fitted = _Fitted.of(model, explain)
     if precision == "int8":

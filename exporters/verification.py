@@ -2,6 +2,11 @@
 
 The rows tried are remembered ones, blurred, real ones where there are any, and hostile ones:
 all that may be missing is, levels that fit never saw, the ends of the range, and far beyond it.
+
+A model of images with templates remembers how they differed, and neither of them. So pairs that differ so are
+made up (`Template.pairs`) and enter the graph as those of a user do; torch is asked of their difference.
+Templates made up are plain but where images differ from them, so every second image gets that of the one
+before it.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +26,7 @@ from lookalike.calibration import Calibration
 from lookalike.errors import ExportError, require
 from lookalike.estimator import Estimator
 from lookalike.measured import Measured
-from lookalike.schema import Table
+from lookalike.schema import Schema, Table
 from lookalike.verbs import Completer
 
 Arrays = dict[str, NDArray[Any]]
@@ -58,7 +64,7 @@ class Trial:
         schema = estimator.schema_
         layout = estimator.codec_.layout
         self.n_drawn = min(TRIED, max(FEWEST[0], WORK // (layout.width * layout.weight)))
-        self.frame = estimator._blurred(self.n_drawn, 0)
+        self.frame = _exchanged(schema, estimator._blurred(self.n_drawn, 0))
         drawn = schema.encode(self.frame, allow_missing=True)
         tables = [drawn, *_hostile(estimator, drawn)]
         self.real = None if rows is None else schema.encode(rows)
@@ -100,16 +106,18 @@ class Trial:
         feeds = self.feeds(table)
         got = self.run(feeds)
         self.same_in_any_batch(feeds, got, BATCHES)
-        if self.centre is None:
-            framed = self.run(feeding.feed(estimator.schema_, self.frame, allow_missing=True))
-            if not np.array_equal(framed["score"], got["score"][: self.n_drawn]):
-                raise ExportError("the graph scores a table otherwise than its arrays. Please report this.")
         exact, held = self._contributions(table), self._contributions(self._as_held(table))
         want = -held.sum(1)
         scores = estimator.calibration_.scores
         spread = float(scores.std()) or 1.0
         scale = np.maximum(spread, np.abs(want - np.median(scores)))
         scale = np.maximum(scale, LEAST_SPREAD * np.abs(want))
+        if self.centre is None:
+            framed = self.run(feeding.feed(estimator.schema_, self.frame, allow_missing=True))
+            # Of floats another pair that differs so, such as one made up, is rounded otherwise.
+            allowed = 0.0 if estimator.schema_.template is None else TOLERANCE * scale[: self.n_drawn]
+            if not (np.abs(framed["score"] - got["score"][: self.n_drawn]) <= allowed).all():
+                raise ExportError("the graph scores a table otherwise than its arrays. Please report this.")
         error = np.abs(got["score"] - want) / scale
         self._within(error, "score", TOLERANCE, "Please report this.")
         finer = "float32 does not hold your numbers finely enough: export with inputs='columns'."
@@ -140,8 +148,15 @@ class Trial:
         self._beyond_all_numbers()
 
     def _as_held(self, table: Table) -> Table:
-        """The table as float32 holds it, where that is what the graph takes."""
-        return table if self.centre is None else Table(_rounded(table, self.centre) + self.centre, table.ids)
+        """The table as the graph's inputs hold it."""
+        schema = self.estimator.schema_
+        if self.centre is not None:
+            return Table(_rounded(table, self.centre) + self.centre, table.ids)
+        if schema.template is None:
+            return table
+        tensors = (column.tensor(cells) for column, cells in schema.apart(table.numbers, table.ids))
+        held = (array.reshape(table.numbers.shape).astype(np.float64) for array in islice(tensors, 2))
+        return Table(schema.template.compared(*held), table.ids)
 
     def _contributions(self, table: Table) -> NDArray[np.float64]:
         """What each column adds to the estimator's energy, (n, n_columns)."""
@@ -170,17 +185,20 @@ class Trial:
 
     def _beyond_all_numbers(self) -> None:
         """An infinite number is refused by the estimator; to the graph it is no normal row."""
-        first, schema = self.table.rows(slice(1)), self.estimator.schema_
-        d = first.numbers.shape[1]
-        # Of an image a few pixels stand for all; where it is of whole numbers none can be infinite.
-        image = schema.image
-        for j in range(d) if image is None else range(0, d, max(d // 3, 1)):
-            port = schema.number_columns[j].port if image is None else image.port
-            if port.type.startswith("float") or self.centre is not None:
-                numbers = first.numbers.copy()
-                numbers[:, j] = np.inf
-                if self.run(self.feeds(Table(numbers, first.ids)))["label"][0] != -1:
-                    raise ExportError("the graph takes an infinite number for normal. Please report this.")
+        schema, feeds = self.estimator.schema_, self.feeds(self.table.rows(slice(1)))
+        names = feeding.input_names(schema)
+        measured = [names[column.name] for column in schema.pictures or schema.number_columns]
+        for name in measured if self.centre is None else feeds.keys() & {"numbers"}:
+            size = feeds[name].size
+            # Of an image a few pixels stand for all; what is of whole numbers cannot be infinite.
+            for j in range(0, size, 1 if schema.image is None else max(size // 3, 1)):
+                if feeds[name].dtype.kind == "f":
+                    array = feeds[name].copy()
+                    array.flat[j] = np.inf
+                    if self.run({**feeds, name: array})["label"][0] != -1:
+                        raise ExportError(
+                            "the graph takes an infinite number for normal. Please report this."
+                        )
 
     # ---- drawn rows ----
 
@@ -269,6 +287,15 @@ class Trial:
             "inputs": {name: plain(array) for name, array in feeds.items()},
             "outputs": {name: plain(array) for name, array in found.items()},
         }
+
+
+def _exchanged(schema: Schema, frame: Any) -> Any:
+    """Rows of which every other one has the template of the one before, if there are templates."""
+    if schema.template is None:
+        return frame
+    templates = frame[schema.template.name].copy()
+    templates[1::2] = templates[: len(templates) // 2 * 2 : 2]
+    return {**frame, schema.template.name: templates}
 
 
 def _rounded(table: Table, centre: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -474,6 +474,8 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         ------
         NotFittedError
             Before `fit`.
+        ConditionError
+            If the model cannot do it: a detector draws nothing, nor does a model of images with templates.
         ExportError
             If onnxruntime's results differ from torch's by more than 1e-5 of the score's spread; nothing is
             then written. Or if those in int8 agree with float32 less than `min_agreement`.

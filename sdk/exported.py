@@ -136,6 +136,7 @@ def _unpacked(data: Mapping[str, Any], explains: bool) -> Exported:
     require(all_of(noise, is_count) and len(noise) == 2, "its noise is not two counts")
     require(is_count(data["n_train"]), f"it learned from {str(data['n_train'])[:40]} rows")
     schema = vetted_schema(data["schema"])
+    require(task == "score" or schema.template is None, "it draws images that it knows by differences alone")
     scores, centre = data["calibration"], data["centre"]
     require(
         all_of(scores, is_number) and bool(scores) == (task == "score"),

@@ -144,7 +144,8 @@ class Face(Thresholded):
         -------
         Explanation
             `shares` (n_rows, n_columns) add up to `anomaly_score`, `falls` tell how far it would fall if the
-            column held what is `expected`, a table like X. An image is one column; `heatmap` says where.
+            column held what is `expected`, a table like X. An image is one column; `heatmap` says where. Of
+            an image that has a template the difference is replaced, and the template stays.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class Face(Thresholded):
             blamed,
             np.concatenate([shares for shares, _, _ in found]),
             np.concatenate([falls for _, falls, _ in found]),
-            schema.decode(Table.join([expected for _, _, expected in found])),
+            schema.decode(Table.join([expected for _, _, expected in found]), like=X),
             X,
             members,
             self.offset_,

@@ -10,8 +10,8 @@ int64      whole numbers too large for a float; times, as counts of a unit; leve
            numbers, truth values or times. One number, as a rule the least, is missing
 uint64     as int64, where the column is of that type or goes beyond int64
 string     levels that are text. One text that is no level, the empty one where it can be, is missing
-any        images, (n, height, width) or (n, height, width, channels), of the type of fit. Which pixels
-           are known ``known`` says, where images are completed
+any        images, (n, height, width) or (n, height, width, channels), of the type of fit, and their
+           templates. Which pixels are known ``known`` says, where images are completed
 =========  =========================================================================================
 
 A value that is no level is unseen; `feed` puts another in its place that is none either. What int64 has no
@@ -136,7 +136,7 @@ def feed(
         return {names[column.name]: column.tensor(cells) for column, cells in columns}
     tensors = {
         names[image.name]: image.feed(pictures_of(frame, position[image.name]), allow_missing)
-        for image, _ in schema.images
+        for image in schema.pictures
     }
     return tensors | {
         names[column.name]: _tensor(column, frame, position[column.name], allow_missing)

@@ -241,10 +241,6 @@ class Template(Image):
         """Refuse a column that holds no images."""
         raise SchemaError(f"column {values.name!r} holds no images, and cannot be {self!r}.")
 
-    def cells(self) -> tuple[Number, ...]:
-        """None: a model sees the image's alone."""
-        return ()
-
     def check(self, image: Image) -> None:
         """Refuse an image that could not be compared."""
         mine, others = ((c.shape, c.storage.family) for c in (self, image))
@@ -256,8 +252,8 @@ class Template(Image):
                 f"({image.storage.native}). Resize or scale one of them."
             )
 
-    def compared(self, numbers: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far numbers of images lie above or below all that their templates have nearby, (n, size)."""
+    def nearby(self, template: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The least and the most that numbers of templates, (n, size), are around each pixel, (n, size)."""
         reach = 2 * self.shift + 1
         least: Array = template.reshape(-1, *self.grid)
         most = least
@@ -268,8 +264,32 @@ class Template(Image):
                 for side in (least, most)
             )
             least, most = least.min(-1), most.max(-1)
-        least, most = (side.reshape(numbers.shape) for side in (least, most))
+        return least.reshape(template.shape), most.reshape(template.shape)
+
+    def compared(self, numbers: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far numbers of images lie above or below all that their templates have nearby, (n, size)."""
+        least, most = self.nearby(template)
         return np.maximum(numbers - most, 0) - np.maximum(least - numbers, 0)
+
+    def differing(
+        self, difference: NDArray[np.float64], numbers: Array, template: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Images that differ so from their templates, (n, size): what these allow of `numbers`, and that."""
+        found: NDArray[np.float64] = np.clip(numbers, *self.nearby(template)) + difference
+        return found
+
+    def pairs(
+        self, difference: NDArray[np.float64], low: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Make up images that are at least `low`, and templates from which they differ so, (n, size) each.
+
+        Templates are as dark as they can be: `low`, but for the surroundings of what is to lie below them. So
+        images need no more room above than those of which this is the difference had, and whatever is the
+        difference of a pair is that of this one too.
+        """
+        _, above = self.nearby(np.maximum(-difference, 0))
+        template = low + above
+        return self.differing(difference, np.where(difference > 0, np.inf, -np.inf), template), template
 
     def describe(self) -> str:
         return f"{super().describe()}, of {self.of!r}"

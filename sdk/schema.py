@@ -228,8 +228,8 @@ class Schema:
     @cached_property
     def number_columns(self) -> tuple[Measured, ...]:
         """The columns of `Table.numbers`, in order; of an image each channel of a pixel is one."""
-        cells = (column.cells() if isinstance(column, Image) else (column,) for column in self.columns)
-        return tuple(cell for some in cells for cell in some if isinstance(cell, Measured))
+        measured = tuple(column for column in self.columns if isinstance(column, Measured))
+        return measured if self.raster is None else self.raster.cells()
 
     @cached_property
     def images(self) -> tuple[tuple[Image, slice], ...]:
@@ -255,6 +255,12 @@ class Schema:
         return next((column for column in self.columns if isinstance(column, Template)), None)
 
     @property
+    def pictures(self) -> tuple[Image, ...]:
+        """The images, and after them their template."""
+        template = () if self.template is None else (self.template,)
+        return (*(image for image, _ in self.images), *template)
+
+    @property
     def raster(self) -> Image | None:
         """The images as a model sees them: where there is a template, how they differ from it."""
         image = self.image
@@ -274,19 +280,32 @@ class Schema:
     @cached_property
     def widths(self) -> tuple[int, int]:
         """Numbers and ids of a row."""
-        sizes = (c.size if isinstance(c, Image) else isinstance(c, Measured) for c in self.columns)
-        return sum(sizes), len(self.category_columns)
+        numbers = sum(isinstance(column, Measured) for column in self.columns)
+        return numbers + sum(image.size for image, _ in self.images), len(self.category_columns)
 
     @cached_property
     def tensors(self) -> tuple[Encoded | Image, ...]:
         """The columns that are a tensor each to an exported graph; an image is one, whatever its pixels."""
-        images: tuple[Encoded | Image, ...] = tuple(image for image, _ in self.images)
-        return (*(images or self.number_columns), *self.category_columns)
+        return (*(self.pictures or self.number_columns), *self.category_columns)
 
     def apart(self, numbers: Array, ids: Array) -> Iterator[tuple[Encoded | Image, Array]]:
-        """Each of `tensors` with its part of the arrays of a `Table`: (n,), or (n, size) of an image."""
-        parts = [numbers[:, part] for _, part in self.images] or numbers.T
+        """Each of `tensors` with its part of the arrays of a `Table`: (n,), or (n, size) of an image.
+
+        An image and its template are made up: some that differ as the numbers say.
+        """
+        parts = self._shown(numbers) or numbers.T
         return zip(self.tensors, [*parts, *ids.T], strict=True)
+
+    def _shown(self, numbers: Array, like: object = None) -> list[Array]:
+        """The numbers of each of `pictures`, (n, size); with a template those of rows alike, or made up."""
+        template = self.template
+        if template is None:
+            return [numbers[:, part] for _, part in self.images]
+        if like is None:
+            return [*template.pairs(numbers, self.images[0][0].low)]
+        frame, position = self.open(like)
+        seen, wanted = (c.encode(pictures_of(frame, position[c.name])) for c in self.pictures)
+        return [template.differing(numbers, seen, wanted), wanted]
 
     def encode(self, data: object, allow_missing: bool = False, *, owner: str = "the schema") -> Table:
         """Turn a table into arrays.
@@ -394,7 +413,7 @@ class Schema:
     def _plain(self) -> _PlainMatrix | None:
         return _PlainMatrix.of(self)
 
-    def decode(self, table: Table, *, row_start: int = 0, seed: int = 0) -> Any:
+    def decode(self, table: Table, *, row_start: int = 0, seed: int = 0, like: object = None) -> Any:
         """Turn arrays into a table of the container and dtypes of fit.
 
         Numbers come back within the range of fit and on its grid (whole numbers, few decimals, ticks of a
@@ -405,6 +424,10 @@ class Schema:
         table : Table
         row_start, seed : int
             Identifiers are a function of the seed and of the row's number, which starts here.
+        like : DataFrame, pyarrow.Table, ndarray or dict, optional
+            Rows of the same number, of use where images have templates: then numbers are differences. Images
+            that differ so from these templates are returned, as like these images as may be; without `like`
+            both are made up.
 
         Returns
         -------
@@ -416,13 +439,9 @@ class Schema:
                 f"expected arrays of shapes {shape[0]} and {shape[1]}, got {table.numbers.shape} and "
                 f"{table.ids.shape}."
             )
-        if self.template is not None:
-            raise SchemaError(
-                f"how images differ from {self.template.name!r}, their template, does not tell how they "
-                "look: heatmap(X) says where they do."
-            )
         cells = {"numbers": iter(table.numbers.T), "ids": iter(table.ids.T)}
-        pictures = {image.name: image.decode(table.numbers[:, part]) for image, part in self.images}
+        shown = zip(self.pictures, self._shown(table.numbers, like), strict=True)
+        pictures = {column.name: column.decode(numbers) for column, numbers in shown}
         rows = np.arange(row_start, row_start + len(table), dtype=np.int64)
         writer, names, columns = WRITERS[self.container](), [], []
         for column in self.columns:
