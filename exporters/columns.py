@@ -80,7 +80,7 @@ def front(schema: Schema, *, numbers: str = "numbers", ids: str = "ids", prefix:
     some_input = names[schema.tensors[0].name]
     pictures = [draft.cast(names[image.name], "float64") for image in schema.pictures]
     if schema.template is not None:
-        _compare(draft, *pictures, schema.template, output=numbers)
+        _compare(draft, schema.template, *pictures, output=numbers)
     elif pictures:
         draft("Flatten", *pictures, axis=1, output=numbers)
     elif schema.number_columns:
@@ -338,7 +338,7 @@ def _in_halves(draft: Draft, names: Sequence[str], columns: Sequence[Measured]) 
 # ---- front: images with templates --------------------------------------------------------------------------
 
 
-def _compare(draft: Draft, image: str, wanted: str, template: Template, output: str) -> None:
+def _compare(draft: Draft, template: Template, image: str, wanted: str, *, output: str) -> None:
     """`Template.compared`. What is nearby is pooled down the columns, and then along the rows."""
     perm, shift = [0, 3, 1, 2], template.shift
     # A dimension of 0 is that of what is given: the rows.

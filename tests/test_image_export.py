@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
 import lookalike as la
@@ -176,6 +177,94 @@ def test_an_image_goes_through_a_graph_as_one_tensor(shape, dtype):
     assert_array_equal(tensor[~holes.mask], images[~holes.mask])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "?", "f2", "f4", "f8"])
+@pytest.mark.parametrize(("shape", "shift"), [((5, 6), 0), ((5, 6), 1), ((4, 5, 3), 2), ((4, 5), 64)])
+def test_a_graph_compares_images_with_their_templates_as_the_schema_does(dtype, shape, shift):
+    table = pairs(30, shape, dtype)
+    schema = Schema.fit(table, {"template": la.Template(shift=shift)})
+    encoded, feeds = opened(front(schema)), feeding.feed(schema, table)
+    assert {value.name: value.shape for value in encoded.get_inputs()} == {
+        name: ["n", *shape] for name in table
+    }
+    assert {name: tensor.dtype for name, tensor in feeds.items()} == dict.fromkeys(table, np.dtype(dtype))
+    (numbers,) = encoded.run(["numbers"], feeds)
+    assert_array_equal(numbers, schema.encode(table).numbers)
+    assert numbers.any()
+    for wrong in (np.nan, np.inf, -np.inf) if dtype[0] == "f" else ():
+        for name in table:
+            spoiled = feeds[name].copy()
+            spoiled[:, 2, 3] = wrong
+            (numbers,) = encoded.run(["numbers"], {**feeds, name: spoiled})
+            assert not np.isfinite(numbers).all(1).any()
+
+
+def pairs(n, shape, dtype, seed=0):
+    """Smooth images a pixel off their templates, and rough."""
+    rng = np.random.default_rng(seed)
+    template = gaussian_filter(rng.random((n, *shape)), (0, 1, 1, *(0 for _ in shape[2:])))
+    image = np.roll(template, 1, 2) + rng.normal(0, 0.05, template.shape)
+    both = image.clip(0, 1), template
+    scale = 1 if dtype[0] == "f" else 255
+    found = (x > 0.5 if dtype == "?" else (x * scale).astype(dtype) for x in both)
+    return dict(zip(("image", "template"), found, strict=True))
+
+
+@pytest.mark.slow
+def test_a_file_of_images_with_templates_says_what_the_model_says(tmp_path):
+    schema = {"template": la.Template(of="image")}
+    model = la.Detector(width=32, depth=1, max_steps=4, memory=256, random_state=0, schema=schema)
+    model.fit(pairs(200, (12, 12), "u1"))
+    model.export(tmp_path / "m.onnx")
+    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    good, bad = pairs(60, (12, 12), "u1", 1), pairs(60, (12, 12), "u1", 2)
+    bad["image"][:, 4:7, 4:7] ^= 128
+    spread = model.calibration_.scores.std()
+    for table in (good, bad, {**good, "template": bad["template"]}):
+        scores = served.score_samples(table)
+        assert_allclose(scores, model.score_samples(table), atol=1e-5 * spread, rtol=1e-5)
+        assert_array_equal(served.predict(table), model.predict(table))
+        assert_allclose(served.p_values(table), model.p_values(table))
+        assert_allclose(served.heatmap(table), model.heatmap(table), atol=1e-5 * spread, rtol=1e-5)
+        assert_array_equal(served.score_samples({k: v[7:10] for k, v in table.items()}), scores[7:10])
+    assert (served.predict(good) == 1).mean() > 0.8
+    assert (served.predict(bad) == -1).mean() > 0.9
+    assert served.verify() == 0
+
+    session = ort.InferenceSession(served._contents.data, providers=["CPUExecutionProvider"])
+    score, label = session.run(["score", "label"], bad)  # bytes as they are, without lookalike
+    assert_allclose(score, model.score_samples(bad), atol=1e-5 * spread, rtol=1e-5)
+    assert_array_equal(label, model.predict(bad))
+
+    why, want = (m.explain(bad, tested=0) for m in (served, model))
+    assert_allclose(why.shares, want.shares, atol=1e-5 * spread, rtol=1e-5)
+    assert (why.expected["image"] != want.expected["image"]).mean() < 0.002
+    assert_array_equal(why.expected["template"], bad["template"])
+    with pytest.raises(la.SchemaError, match=r"takes whole images, .* The fitted model can"):
+        served.explain(bad)
+    with pytest.raises(la.SchemaError, match="column 'template' is missing, but fit saw it"):
+        served.predict({"image": good["image"]})
+    with pytest.raises(la.SchemaError, match=r"'template' held images of shape \(12, 12\) in fit"):
+        served.predict({**good, "template": good["template"][:, :9]})
+
+
+@pytest.mark.slow
+def test_a_file_of_colours_with_templates_and_labels_says_what_the_model_says(tmp_path):
+    def boards(seed):
+        return {**pairs(120, (9, 8, 3), "f4", seed), "kind": np.tile(["a", "b"], 60)}
+
+    schema = {"template": la.Template(of="image", shift=2)}
+    model = la.Detector(width=32, depth=1, max_steps=4, memory=256, random_state=0, schema=schema)
+    model.fit(boards(0)).export(tmp_path / "m.onnx", explain=False)
+    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    unlike = {**boards(1), "template": boards(2)["template"], "kind": np.tile(["b", "c"], 60)}
+    for table in (boards(1), unlike):
+        want = model.score_samples(table)
+        assert_allclose(
+            served.score_samples(table), want, atol=1e-5 * model.calibration_.scores.std(), rtol=1e-5
+        )
+        assert_array_equal(served.predict(table), model.predict(table))
+
+
 def opened(part):
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -191,6 +280,18 @@ def test_a_schema_of_images_is_held_against_the_graph(digits, tmp_path):
         document = {**handmade.about(schema, task), "schema": other.to_dict()}
         with pytest.raises(la.ArtifactError, match="of its graph is not"):
             runtime.load(handmade.sealed(handmade.graph(schema, task), document), device="cpu")
+
+
+def test_a_template_is_an_input_of_graphs_that_score_and_of_no_others():
+    handmade = pytest.importorskip("handmade")
+    table = pairs(30, (6, 7), "u1")
+    schema = Schema.fit(table, {"template": la.Template()})
+    model = runtime.load(handmade.made(schema), device="cpu")
+    want = -handmade.energies(schema.encode(table)).sum(1)
+    assert_allclose(model.score_samples(table), want)
+    assert {value.name for value in model._contents.inputs} == {"image", "template"}
+    with pytest.raises(la.ArtifactError, match="draws images that it knows by differences alone"):
+        runtime.load(handmade.made(schema, "generate"), device="cpu")
 
 
 # ---- folders -----------------------------------------------------------------------------------------------

@@ -212,16 +212,44 @@ def test_what_lies_within_a_shift_of_the_template_is_no_difference(dtype):
     assert_array_equal(exact, images.astype(float).reshape(2, -1) - table["template"].reshape(2, -1))
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "?", "f2", "f8"])
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_whatever_differs_can_be_told_by_pairs_made_up(dtype, shift):
+    rng = np.random.default_rng(0)
+    soft = gaussian_filter(rng.normal(size=(2, 20, 6, 7, 2)), (0, 0, 1, 1, 0))
+    pairs = soft > 0 if dtype == "?" else (soft * 300 + 120).clip(0, 255) / (255 if dtype[0] == "f" else 1)
+    table = dict(zip(("image", "template"), pairs.astype(dtype), strict=True))
+    schema = la.Schema.fit(table, {"template": la.Template(shift=shift)})
+    encoded = schema.encode(table)
+    assert (encoded.numbers > 0).any()
+    assert (encoded.numbers < 0).any()
+    made = schema.decode(encoded)
+    assert [made[name].dtype for name in table] == [pairs.astype(dtype).dtype] * 2
+    assert_allclose(
+        schema.encode(made).numbers, encoded.numbers, atol={"f2": 2e-3, "f8": 1e-12}.get(dtype, 0)
+    )
+
+
+def test_what_would_have_been_normal_is_told_of_images_with_templates(inspector):
+    good, bad = boards(40, 1), boards(40, 2, spoiled=True)
+    why = inspector.explain(bad)
+    assert why.columns == ["image"]
+    assert_allclose(why.shares[:, 0], inspector.anomaly_score(bad))
+    assert_array_equal(why.expected["template"], bad["template"])
+    assert (inspector.predict(why.expected) == 1).all()
+    assert_allclose(why.falls[:, 0], why.shares[:, 0] - inspector.anomaly_score(why.expected), atol=1e-6)
+    differs = inspector.schema_.encode(bad).numbers.reshape(bad["image"].shape) != 0
+    assert_array_equal(why.expected["image"] != bad["image"], differs)
+    usual = inspector.explain(good, tested=0)
+    assert (usual.expected["image"] != good["image"]).mean() < 0.02
+
+
 def test_what_templates_do_not_allow_says_so(inspector, tmp_path):
-    pairs = boards(4, 3)
-    with pytest.raises(la.SchemaError, match="does not tell how they look: heatmap"):
-        inspector.explain(pairs)
-    with pytest.raises(
-        la.ExportError, match="differ from 'template', their template, which cannot be exported"
-    ):
-        inspector.export(tmp_path / "m.onnx")
     with pytest.raises(la.ConditionError):
         inspector.generate(2)
+    with pytest.raises(la.ConditionError, match="scores and explains, and cannot generate"):
+        inspector.export(tmp_path / "m.onnx", task="generate")
+    assert not any(tmp_path.iterdir())
 
 
 def test_templates_that_fit_nothing_are_refused_by_name(inspector):
