@@ -46,7 +46,7 @@ import lookalike as la
 from lookalike.evaluation.manifolds import frechet_distance, likeness
 
 OPTIONS: dict[str, Any] = {"width": 128, "batch_size": 32}
-RATE = 1e-2
+RATE = 3e-3
 Say = Callable[[str], None]
 
 

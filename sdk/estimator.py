@@ -182,7 +182,9 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
         rows = codec(*tensors(table.rows(order[part:][: max(POOL, self.memory)]))).to(device)
         known = codec(*tensors(anomalies)).to(device)
         memory = Memory.learn(codec.layout, rows, known, self.memory, seeded(seed, "memory", 0, device))
-        model.prepare(memory, len(training))
+        looked_at = table.rows(watched[: _most(MOST_HELD_OUT, codec.layout)])
+        unseen = codec(*tensors(looked_at)).to(device)
+        model.prepare(memory, len(training), unseen)
         if model.wary:
             afar = _afar(codec, memory, table.rows(training))
             training = training[~strays(afar).cpu().numpy()]
@@ -198,8 +200,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
                 parts = (p.rows(~strays(_afar(codec, memory, p), afar).cpu().numpy()) for p in parts)
             data = stack.enter_context(stored(map(encoded, parts)))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
-        looked_at = table.rows(watched[: _most(MOST_HELD_OUT, codec.layout)])
-        held_out = codec(*tensors(looked_at)).to(device) if stops_early else None
+        held_out = unseen if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)
         steps = self.max_steps or self._steps(len(data), codec.layout)
         most = _most(MOST_WEIGHED, codec.layout)

@@ -28,7 +28,8 @@ def stop_after(step):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "styled"])
 def digits(request):
-    model = la.GAN(width=64, max_steps=250, batch_size=64, style=request.param, random_state=0)
+    options = {"max_steps": 250, "learning_rate": 1e-2, "random_state": 0}  # few steps, so larger ones
+    model = la.GAN(width=64, batch_size=64, style=request.param, **options)
     return model.fit({"image": PIXELS[TRAIN], "label": LABELS[TRAIN]})
 
 

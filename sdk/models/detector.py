@@ -45,7 +45,7 @@ class Detector(Model):
         self.network = ResidualMLP(layout.width, layout.width, width, depth)
         initialise(self, generator, zero=(self.network.leave,))
 
-    def prepare(self, memory: Memory, n: int) -> None:
+    def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Take over the memory's scale, and give each feature noise that suits its tails (K-DSM)."""
         self.scale.copy_(memory.scale)
         x = memory.rows[memory.doubt == memory.doubt.min()]

@@ -44,8 +44,8 @@ class Model(nn.Module, ABC):
         """How objective number `k` is learned."""
         return Pace(self.betas)
 
-    def prepare(self, memory: Memory, n: int) -> None:
-        """Hear what is remembered, and of how many rows there are to learn from, before training."""
+    def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
+        """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
 
     def settle(self) -> None:
         """Work out what follows from the weights: they were changed from outside."""

@@ -98,7 +98,7 @@ class Mixture(Family):
 
     # ---- learning --------------------------------------------------------------------------------------
 
-    def prepare(self, memory: Memory, n: int) -> None:
+    def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Start each class from the whole table and from one remembered row."""
         index = self._index(self.layout.unmeasure(memory.rows / memory.scale))
         weight = memory.count / memory.count.sum()
