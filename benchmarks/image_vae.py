@@ -34,7 +34,7 @@ from peers import interpreter
 from lookalike.evaluation.manifolds import frechet_distance, likeness
 
 SHARP = 10.0
-OPTIONS = {"width": 128, "batch_size": 64, "n_steps": 1, "learning_rate": 4e-3}
+OPTIONS = {"width": 128, "batch_size": 64, "n_steps": 1}
 PATHS, STEPS = 32, 9
 
 
@@ -79,17 +79,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peers", default="", help="a Python of which the peer's environment is made")
     parser.add_argument("--tune", action="store_true", help="leave the test images alone")
-    parser.add_argument("--write", action="store_true", help="keep what is printed in benchmarks/results")
+    parser.add_argument("--write", action="store_true", help="add what is printed to benchmarks/results")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [f"$ python benchmarks/image_vae.py {shlex.join(sys.argv[1:])}"]
 
     def say(line: str) -> None:
         print(line, flush=True)
-        lines.append(line)
         if args.write:  # line by line: a run takes long
-            (HERE / "results" / "images_vae.txt").write_text("\n".join(lines) + "\n", "utf-8")
+            with (HERE / "results" / "images_vae.txt").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
+    say(f"$ python benchmarks/image_vae.py {shlex.join(sys.argv[1:])}")
     with np.load(DATA) as file:
         data = dict(file)
     network = judge(data)

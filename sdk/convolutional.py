@@ -54,7 +54,7 @@ class Frame(nn.Module):
         if any(self.pad):
             pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
         folded = pixels.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-        return folded.contiguous(memory_format=torch.channels_last)
+        return folded.contiguous()
 
     def unfold(self, places: Tensor) -> Tensor:
         """The way back, to rows of pixels (n, d)."""

@@ -108,6 +108,37 @@ def test_every_weight_is_moved_by_one_objective_whatever_the_size(shape, sizes, 
     assert len(moved) == len({id(weights) for weights in moved}) == len(list(model.parameters()))
 
 
+def test_the_prior_reads_rows_alike_once_and_a_critic_sees_reconstructions_and_draws():
+    model = build(sharpness=0.3)
+    layout, rows = model.layout, random_rows(model.layout, 8)
+    _, drawn = model._bound(rows, seeded(5))
+    for found, wanted in zip(drawn[3:], model._gaussian(model.prior, drawn.given), strict=True):
+        torch.testing.assert_close(found, wanted)
+    one, other = (model._shown(rows, drawn, seeded(k)) for k in (6, 7))
+    d, unknown = layout.n_numbers, ~drawn.given.present
+    made, real = one[:, :d], rows.numbers
+    assert torch.equal(made[~unknown], real[~unknown])
+    assert torch.equal(made[::2][unknown[::2]], drawn.mean[::2][unknown[::2]])
+    assert (one != other).any(1).tolist() == [k % 2 == 1 and bool(unknown[k].any()) for k in range(8)]
+    for loss, _ in model.objectives(random_rows(layout, 1), seeded(5)):
+        assert torch.isfinite(loss)
+
+
+@pytest.mark.slow
+def test_a_critic_makes_what_is_drawn_sharper(digits):
+    def bent(images):
+        x = images.astype(float)
+        return (np.diff(x, 2, 1)[:, :, 1:-1] + np.diff(x, 2, 2)[:, 1:-1]).var()
+
+    sharp = la.VAE(sharpness=3, width=64, max_steps=300, batch_size=64, n_steps=2, random_state=0)
+    sharp.fit({"image": PIXELS[TRAIN], "label": LABELS[TRAIN]})
+    blurred, sharper = (
+        bent(model.generate(400, random_state=0)["image"]) / bent(PIXELS[TEST]) for model in (digits, sharp)
+    )
+    print(blurred, sharper)
+    assert blurred + 0.1 < sharper < 1.3
+
+
 def test_score_and_step_are_traced_and_what_is_given_stays(monkeypatch):
     monkeypatch.setattr(ImageLayout, "prior_steps", 2)
     model = build()

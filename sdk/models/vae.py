@@ -24,6 +24,7 @@ from lookalike.networks import ResidualMLP, initialise
 
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
+RECONSTRUCTED, COMPLETED = slice(None, None, 2), slice(1, None, 2)  # rows, as a critic sees them
 
 _Critic = ResidualMLP | ConvEncoder
 
@@ -125,8 +126,20 @@ class VAE(Family):
         return torch.cat([self.layout.expand(rows), rows.present.float()], 1)
 
     def _gaussian(self, network: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
-        mu, logvar = network(self._see(rows)).chunk(2, 1)
+        return self._halves(network(self._see(rows)))
+
+    @staticmethod
+    def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = out.chunk(2, 1)
         return mu, 5 * torch.tanh(logvar / 5)
+
+    def _prior_of(self, given: Rows) -> tuple[Tensor, Tensor]:
+        """The prior of rows of which many are given alike, where the layout says so: those are read once."""
+        seen = self._see(given)
+        if not self.layout.alike:
+            return self._halves(self.prior(seen))
+        few, which = seen.unique(dim=0, return_inverse=True)
+        return self._halves(self.prior(few)[which])
 
     def decode(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of the coordinates, and scores of the categories' levels."""
@@ -151,7 +164,7 @@ class VAE(Family):
         z = mu + noise * (logvar / 2).exp()
         mean, spread, scores = self.decode(z, self._see(given))
         surprise = (self._nll(rows, mean, spread, scores) * ~observed).sum(1)
-        prior_mu, prior_logvar = self._gaussian(self.prior, given)
+        prior_mu, prior_logvar = self._prior_of(given)
         divergence = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
         loss = (surprise + self.beta * divergence).mean() / layout.n_cells
         return loss, _Drawn(given, mean, z, prior_mu, prior_logvar)
@@ -162,9 +175,7 @@ class VAE(Family):
         """The bound, beside it the verdict of a critic that learns before, and what fits the prior after."""
         loss, drawn = self._bound(rows, generator)
         if self.critic is not None:
-            d = self.layout.n_numbers
-            real, unknown = self._see(rows), rows.present & ~drawn.given.present
-            made = torch.cat([torch.where(unknown, drawn.mean, real[:, :d]), real[:, d:]], 1)
+            real, made = self._see(rows), self._shown(rows, drawn, generator)
             yield self._contest(self.critic, real, made.detach()), list(self.critic.parameters())
             loss = loss + self.sharpness * self._verdict(self.critic, real, made)
         yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
@@ -176,6 +187,18 @@ class VAE(Family):
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """The bound: a contest says nothing."""
         return self._bound(rows, generator)[0]
+
+    def _shown(self, rows: Rows, drawn: _Drawn, generator: torch.Generator) -> Tensor:
+        """Rows as the critic sees them made: reconstructed, or what is given of them completed by a draw."""
+        d, given = self.layout.n_numbers, drawn.given.take(COMPLETED)
+        mu, logvar = drawn.prior_mu[COMPLETED], drawn.prior_logvar[COMPLETED]
+        with torch.no_grad():
+            noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+            z = mu + self._fit(noise, mu, logvar) * (logvar / 2).exp()
+        mean = drawn.mean.clone()
+        mean[COMPLETED] = self.decode(z, self._see(given))[0]
+        real, unknown = self._see(rows), rows.present & ~drawn.given.present
+        return torch.cat([torch.where(unknown, mean, real[:, :d]), real[:, d:]], 1)
 
     def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
         """What the critic loses: R3GAN's loss and penalties, real rows beside their reconstructions."""
@@ -194,7 +217,8 @@ class VAE(Family):
             wanted = critic.features(real)
         found = critic.features(made)
         contest = lost(critic.leave(found), critic.leave(wanted))
-        return contest + (found - wanted).square().mean() / wanted.square().mean()
+        aim = wanted[RECONSTRUCTED]
+        return contest + (found[RECONSTRUCTED] - aim).square().mean() / aim.square().mean()
 
     @property
     def noise_size(self) -> tuple[int, int]:
