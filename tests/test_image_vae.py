@@ -130,13 +130,12 @@ def test_a_critic_makes_what_is_drawn_sharper(digits):
         x = images.astype(float)
         return (np.diff(x, 2, 1)[:, :, 1:-1] + np.diff(x, 2, 2)[:, 1:-1]).var()
 
-    sharp = la.VAE(sharpness=3, width=64, max_steps=300, batch_size=64, n_steps=2, random_state=0)
+    sharp = la.VAE(sharpness=3, width=64, max_steps=120, batch_size=64, n_steps=2, random_state=0)
     sharp.fit({"image": PIXELS[TRAIN], "label": LABELS[TRAIN]})
     blurred, sharper = (
         bent(model.generate(400, random_state=0)["image"]) / bent(PIXELS[TEST]) for model in (digits, sharp)
     )
-    print(blurred, sharper)
-    assert blurred + 0.1 < sharper < 1.3
+    assert blurred < 0.95 * sharper < 1.2, (blurred, sharper)
 
 
 def test_score_and_step_are_traced_and_what_is_given_stays(monkeypatch):

@@ -71,7 +71,7 @@ class VAE(Family):
     beta : float
         Weight of the divergence.
     sharpness : float
-        Weight of what a critic says of reconstructions; 0 for no critic.
+        Weight of what a critic says of reconstructions and of draws; 0 for no critic.
     generator : torch.Generator
         Draws the first weights.
 
@@ -201,17 +201,18 @@ class VAE(Family):
         return torch.cat([torch.where(unknown, mean, real[:, :d]), real[:, d:]], 1)
 
     def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
-        """What the critic loses: R3GAN's loss and penalties, real rows beside their reconstructions."""
+        """What the critic loses: R3GAN's loss and penalties, real rows beside those made of them."""
         few = bearing(len(real))
         penalty = steepness(critic, torch.cat([real[few], made[few]]), self.reach)
         on_real, on_made = critic(torch.cat([real, made]))[:, 0].chunk(2)
         return lost(on_real, on_made) + penalty
 
     def _verdict(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
-        """What reconstructions lose: the contest, and by how much their features miss those of the rows.
+        """What rows made lose: the contest, and by how much reconstructions' features miss those of the rows.
 
-        The features are the critic's own (Larsen et al., "Autoencoding beyond pixels using a learned
-        similarity metric", ICML 2016, arXiv 1512.09300, equation 7), as a share of their mean square.
+        The features are the critic's own, as a share of their mean square (Larsen et al., "Autoencoding
+        beyond pixels using a learned similarity metric", ICML 2016, arXiv 1512.09300, equation 7); it sees
+        reconstructions and draws, as there in algorithm 1.
         """
         with torch.no_grad():
             wanted = critic.features(real)
