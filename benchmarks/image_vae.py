@@ -1,6 +1,6 @@
 """Images of Fashion-MNIST drawn by the VAE, beside those of pythae's VAE that had the same CPU seconds.
 
-    python benchmarks/image_vae.py --seconds 60 --peers python3.11 --write
+    python benchmarks/image_vae.py --seconds 240 --peers python3.11 --write
 
 The judge is that of `images.py`: of its features the Fréchet distance of 2,000 images to the 10,000 test
 images, precision and recall, and how often it names the class asked for (pythae's VAE cannot be asked).
