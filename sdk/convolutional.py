@@ -24,12 +24,6 @@ def channels_of(width: int, *shares: int) -> list[int]:
     return [max(width // share // GROUPS, 1) * GROUPS for share in shares]
 
 
-def _packing(device: torch.device) -> torch.memory_format:
-    """How images lie in memory: channels last, but where a CPU then normalises bfloat16 ten times slower."""
-    narrow = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return torch.contiguous_format if narrow else torch.channels_last
-
-
 class Frame(nn.Module):
     """What a network of images does before and after its work: 2 x 2 pixels become channels of one place.
 
@@ -60,7 +54,7 @@ class Frame(nn.Module):
         if any(self.pad):
             pixels = nn.functional.pad(pixels, self.pad, mode="replicate")
         folded = pixels.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-        return folded.contiguous(memory_format=_packing(folded.device))
+        return folded.contiguous(memory_format=torch.channels_last)
 
     def unfold(self, places: Tensor) -> Tensor:
         """The way back, to rows of pixels (n, d)."""
