@@ -187,8 +187,6 @@ class Layout(nn.Module):
         Of the diffusion that fits a latent's Gaussian prior to such rows; 0 leaves it Gaussian.
     grain : bool
         Whether a draw shows the noise that a decoder leaves in each coordinate, or what it expects.
-    alike : bool
-        Whether of most rows that are learned from so little is observed that many look the same.
     n_turns : int
         In which the columns of a row are hidden, to be completed from the rest.
     reach : float
@@ -202,7 +200,6 @@ class Layout(nn.Module):
     narrow = False
     prior_steps = 0
     grain = True
-    alike = False
     n_turns = 4
     reach = 1.0
     cell_of_feature: Tensor
@@ -420,7 +417,6 @@ class ImageLayout(Layout):
     prior_steps = 6
     # Pixels' noise is white, and what a decoder misses of an image is not: it would look like sand on a lens.
     grain = False
-    alike = True
     n_turns = 2
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:

@@ -108,12 +108,10 @@ def test_every_weight_is_moved_by_one_objective_whatever_the_size(shape, sizes, 
     assert len(moved) == len({id(weights) for weights in moved}) == len(list(model.parameters()))
 
 
-def test_the_prior_reads_rows_alike_once_and_a_critic_sees_reconstructions_and_draws():
+def test_a_critic_sees_reconstructions_and_draws():
     model = build(sharpness=0.3)
     layout, rows = model.layout, random_rows(model.layout, 8)
     _, drawn = model._bound(rows, seeded(5))
-    for found, wanted in zip(drawn[3:], model._gaussian(model.prior, drawn.given), strict=True):
-        torch.testing.assert_close(found, wanted)
     one, other = (model._shown(rows, drawn, seeded(k)) for k in (6, 7))
     d, unknown = layout.n_numbers, ~drawn.given.present
     made, real = one[:, :d], rows.numbers

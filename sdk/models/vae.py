@@ -126,20 +126,8 @@ class VAE(Family):
         return torch.cat([self.layout.expand(rows), rows.present.float()], 1)
 
     def _gaussian(self, network: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
-        return self._halves(network(self._see(rows)))
-
-    @staticmethod
-    def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = out.chunk(2, 1)
+        mu, logvar = network(self._see(rows)).chunk(2, 1)
         return mu, 5 * torch.tanh(logvar / 5)
-
-    def _prior_of(self, given: Rows) -> tuple[Tensor, Tensor]:
-        """The prior of rows of which many are given alike, where the layout says so: those are read once."""
-        seen = self._see(given)
-        if not self.layout.alike:
-            return self._halves(self.prior(seen))
-        few, which = seen.unique(dim=0, return_inverse=True)
-        return self._halves(self.prior(few)[which])
 
     def decode(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of the coordinates, and scores of the categories' levels."""
@@ -164,7 +152,7 @@ class VAE(Family):
         z = mu + noise * (logvar / 2).exp()
         mean, spread, scores = self.decode(z, self._see(given))
         surprise = (self._nll(rows, mean, spread, scores) * ~observed).sum(1)
-        prior_mu, prior_logvar = self._prior_of(given)
+        prior_mu, prior_logvar = self._gaussian(self.prior, given)
         divergence = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
         loss = (surprise + self.beta * divergence).mean() / layout.n_cells
         return loss, _Drawn(given, mean, z, prior_mu, prior_logvar)
