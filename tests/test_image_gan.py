@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from test_images import DIGITS, LABELS, PIXELS, TEST, TRAIN, judge, some
+from tiny import build, numbers, seeded
 
 import lookalike as la
 from lookalike.disturbing import disturb
@@ -124,6 +125,18 @@ def test_a_fit_that_changes_images_goes_on_to_the_same_bits(tmp_path):
     assert whole.model_.chance > 0
     for name, tensor in whole.model_.state_dict().items():
         assert torch.equal(tensor, resumed.model_.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("unseen, more", [(1.0, False), (0.8, False), (0.2, True), (0.0, True), (None, True)])
+def test_images_are_changed_more_when_those_held_back_are_taken_for_made_ones(unseen, more):
+    model = build(GAN, ImageLayout((4, 4, 1), [], range(16)))
+    model.augment, model.unseen = True, numbers(torch.randn(0 if unseen is None else 8, 16))
+    model.judge = lambda rows, observed: torch.full((len(rows),), unseen)
+    with torch.no_grad():
+        model.chance.fill_(0.5)
+    model._adapt(torch.tensor(1.0), torch.tensor(0.0), seeded())  # of learned images, and of made ones
+    assert (model.chance > 0.5).item() == more
+    assert (model.chance < 0.5).item() != more
 
 
 def test_only_few_images_are_changed_unless_it_is_asked_for():
