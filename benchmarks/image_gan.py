@@ -44,9 +44,9 @@ import torch
 
 import lookalike as la
 from lookalike.evaluation.manifolds import frechet_distance, likeness
+from lookalike.models.gan import RATES
 
 OPTIONS: dict[str, Any] = {"width": 128, "batch_size": 32}
-RATE = 3e-3
 Say = Callable[[str], None]
 
 
@@ -169,7 +169,7 @@ def stability(args: argparse.Namespace, say: Say) -> None:
     for factor in (1.0, 0.3, 3.0):
         for seed in range(10):
             try:
-                model, _ = clocked(fashion.table, args.seconds, seed, learning_rate=factor * RATE)
+                model, _ = clocked(fashion.table, args.seconds, seed, learning_rate=factor * RATES[3])
                 distance = fashion.frechet(drawn(model, seed))
             except la.TrainingError:
                 distance = np.inf

@@ -160,16 +160,18 @@ class GAN(Family):
 
         How much more, as a share of what it thinks more of them than of made ones: the first of the two signs
         of Karras et al. (equation 1). The other, how many rows it tells rightly, is no sign here: a critic of
-        pairs tells nearly all from the start. Where no row can be held back, all are known by heart.
+        pairs tells nearly all from the start. Where no row can be held back, unseen ones
+        count as made ones.
         """
         assert self.chance is not None
-        share = torch.ones_like(on_real)
+        on_unseen = on_fake
         if self.unseen.n:
             observed = self.layout.random_observed(self.unseen.n, generator, on_real.device)
             (rows,), observed = self._changed([self._real(self.unseen, generator)], observed, generator)
-            share = (on_real - self.judge(rows, observed).mean()) / (on_real - on_fake).clamp(min=1e-6)
-        self.chance.add_(CHANCE_STEP * (share - BY_HEART).sign()).clamp_(0, MOST_CHANCE)
-        return share
+            on_unseen = self.judge(rows, observed).mean()
+        by_heart = on_real - on_unseen - BY_HEART * (on_real - on_fake)
+        self.chance.add_(CHANCE_STEP * by_heart.sign()).clamp_(0, MOST_CHANCE)
+        return self.chance.clone()
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Energy distance of generated to held-out rows (Szekely and Rizzo 2013); the loss says nothing."""
