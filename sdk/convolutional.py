@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lookalike.networks import Layer, convolution, linear
 
 GROUPS = 8  # of channels, normalised together
+MOST_PLACES = 16  # of a side, that a context speaks of
 SHARES = 8, 2  # of the width, that are channels of a pyramid at its outer level and at inner ones
 
 
@@ -128,6 +129,8 @@ class UNet(nn.Module):
 
         self.inner, self.outer = blocks(inner, depth), blocks(outer, max(depth // 3, 1))
         self.down, self.up = convolution(outer, inner, stride=2), convolution(inner, outer)
+        self.places = [min(side, MOST_PLACES) for side in self.frame.size]
+        self.place = linear(context, inner * math.prod(self.places))
         self.norm = nn.GroupNorm(GROUPS, outer, affine=False)
         self.leave = convolution(outer, 4 * channels)
         self.scores = linear(inner, n_scores) if n_scores else None
@@ -137,7 +140,8 @@ class UNet(nn.Module):
         films: list[Layer] = [
             m.film for m in self.modules() if isinstance(m, ConvResidual) and m.film is not None
         ]
-        return [self.leave, *films] if self.scores is None else [self.leave, self.scores, *films]
+        first = [self.leave, self.place, *films]
+        return first if self.scores is None else [*first, self.scores]
 
     def forward(self, *parts: Tensor, context: Tensor) -> Tensor:
         """Map pixels with the features beside them, (n, d + n_scores), to as many.
@@ -151,7 +155,9 @@ class UNet(nn.Module):
             context = context + self.beside(torch.cat([*latent[: -self.n_seen], *beside], 1))
         context = nn.functional.silu(context)
         h = self.enter(self.frame.fold(*pixels, observed.expand(pixels[0].shape[0], -1)))
-        deep = self.down(h)
+        # Convolutions hardly know where they are: they are told what the context means for each place.
+        places = self.place(context).unflatten(1, (-1, *self.places))
+        deep = self.down(h) + nn.functional.interpolate(places, self.frame.size, mode="nearest")
         for block in self.inner:
             deep = block(deep, context)
         h = h + self.up(nn.functional.interpolate(deep, scale_factor=2.0, mode="nearest"))
