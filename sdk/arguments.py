@@ -33,6 +33,15 @@ def kinds_of(asked: Sequence[str] | None, names: Sequence[str]) -> dict[str, Any
     return found or None
 
 
+def template_of(templates: str | None, shift: int | None) -> dict[str, Any]:
+    """The kind of the column that `read_images` makes of templates, if there are any."""
+    if templates is None and shift is not None:
+        raise ValueError("--shift is for pictures that are compared with templates: give --templates too.")
+    if templates is None:
+        return {}
+    return {"template": la.Template() if shift is None else la.Template(shift=shift)}
+
+
 def settings_of(asked: Sequence[str] | None) -> dict[str, Any]:
     """NAME=VALUE as parameters: values are JSON, or text."""
     found = {}

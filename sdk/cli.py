@@ -22,7 +22,16 @@ import typer
 
 import lookalike as la
 from lookalike._version import __version__
-from lookalike.arguments import KINDS, conditions_of, files_by_name, kinds_of, names_in, settings_of, size_of
+from lookalike.arguments import (
+    KINDS,
+    conditions_of,
+    files_by_name,
+    kinds_of,
+    names_in,
+    settings_of,
+    size_of,
+    template_of,
+)
 from lookalike.columns import Ignored
 from lookalike.errors import LookalikeError, did_you_mean, require
 from lookalike.explanation import shown
@@ -74,6 +83,12 @@ Size = Annotated[
     typer.Option(help="HEIGHTxWIDTH to which the pictures of a folder are resized; else all are alike."),
 ]
 Mode = Annotated[str | None, typer.Option(help="L (grey), RGB or RGBA: what pictures are converted to.")]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        help="What pictures of a folder should look like: a folder of the same names, or one file for all."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal results.")]
 Kinds = Annotated[
     list[str] | None,
@@ -124,6 +139,10 @@ def fit(
     format: Format = None,
     size: Size = None,
     mode: Mode = None,
+    templates: Templates = None,
+    shift: Annotated[
+        int | None, typer.Option(help="Pixels by which an edge may be off its template; by default 1.")
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Learn what the rows of tables, or the pictures of a folder, look like.
@@ -135,9 +154,12 @@ def fit(
     if family not in FAMILIES:
         raise typer.BadParameter(f"{family!r} is none of {', '.join(FAMILIES)}.", param_hint="--family")
     _set_threads(threads)
-    table = source(tables, format, size_of(size), mode).to_learn(in_memory=family == "synthesizer")
+    compared = template_of(templates, shift)
+    rows = source(tables, format, size_of(size), mode, templates)
+    table = rows.to_learn(in_memory=family == "synthesizer")
     kind = getattr(la, _CLASSES.get(family, family.title()))
-    settings = {"random_state": seed, "schema": kinds_of(schema, names_of(table)), **settings_of(parameters)}
+    kinds = compared | (kinds_of(schema, names_of(table)) or {})
+    settings = {"random_state": seed, "schema": kinds or None, **settings_of(parameters)}
     allowed = kind().get_params()
     for name in settings:
         if name not in allowed:
@@ -171,6 +193,7 @@ def score(
     format: Format = None,
     size: Size = None,
     mode: Mode = None,
+    templates: Templates = None,
     out_format: OutFormat = None,
     threads: Threads = None,
 ) -> None:
@@ -182,8 +205,8 @@ def score(
     if fail_above is not None:
         Range(0, 1).check("--fail-above", fail_above)
     scorer = Scorer(_opened(model, threads, false_alarm_rate), prefix=prefix)
-    rows_in, odd, kept = source(tables, format, size_of(size), mode), 0, names_in(columns)
-    n = 0
+    rows_in = source(tables, format, size_of(size), mode, templates)
+    n, odd, kept = 0, 0, names_in(columns)
     with open_writer(out, out_format) as writer, _bar(rows_in.n_rows, "row") as bar:
         for part, rows in rows_in.passing(scorer.model):
             with at(part):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lookalike.errors import SchemaError, require
 from lookalike.files import FORMATS, STREAM, Part, at
 from lookalike.images import Image
-from lookalike.pictures import SUFFIXES, labelled, read_images, write_images
+from lookalike.pictures import SUFFIXES, labelled, read_images, templates_of, write_images
 
 PART = 256  # pictures read together
 
@@ -33,31 +33,51 @@ class Pictures:
     folder : path
     size, mode
         As of `read_images`.
+    templates : path, optional
+        Of a folder, or of one file for all pictures; as of `read_images`.
     """
 
-    def __init__(self, folder: str, size: tuple[int, int] | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        size: tuple[int, int] | None = None,
+        mode: str | None = None,
+        templates: str | None = None,
+    ) -> None:
         self.folder = folder
         self._how: dict[str, Any] = {"size": size, "mode": mode}
         self._paths, self._labels = labelled(Path(folder))
+        self._templates = None if templates is None else templates_of(self._paths, Path(folder), templates)
         self.n_rows: int | None = len(self._paths)
 
     def to_learn(self, in_memory: bool) -> Any:
-        """An array of all pictures, or a dict of them and their labels."""
-        return read_images(self.folder, **self._how)
+        """An array of all pictures, or a dict of them and their templates and labels."""
+        return read_images(self.folder, templates=self._templates, **self._how)
 
     def passing(self, model: Any) -> Iterator[tuple[Part, Any]]:
         """What stands of pictures, ``file`` and ``label``, and the columns of them that the model knows."""
         pa = require("pyarrow", "cli", "the command line")
-        image = model.schema_.image
-        if image is None:
+        template = model.schema_.template
+        if model.schema_.image is None:
             raise SchemaError(f"{self.folder} holds pictures, and the model learned from a table.")
+        if template is None and self._templates is not None:
+            raise SchemaError("the model learned from images without templates. Leave out --templates.")
+        if template is not None and self._templates is None:
+            raise SchemaError(
+                f"the model learned how images differ from {template.name!r}, their template. Give them by "
+                "--templates: a folder, or one file for all."
+            )
         for first in range(0, len(self._paths), PART):
             some = slice(first, first + PART)
             files = [path.relative_to(self.folder).as_posix() for path in self._paths[some]]
             told = {"label": self._labels[some]} if self._labels else {}
             part = Part(pa.table({"file": files, **told}), self.folder, first, False)
             rows = {name: column for name, column in told.items() if name in model.schema_.names}
-            yield part, {image.name: read_images(self._paths[some], **self._how), **rows}
+            wanted = self._templates and self._templates[some]
+            read = read_images(self._paths[some], templates=wanted, **self._how)
+            pictures = [read["image"], read["template"]] if wanted else [read]
+            names = [column.name for column in model.schema_.pictures]
+            yield part, {**dict(zip(names, pictures, strict=True)), **rows}
 
 
 def mask_of(file: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -85,6 +105,7 @@ def fill_pictures(
         raise SchemaError(
             "--mask is for images, and the model learned from a table: it fills what is missing."
         )
+    model._check("impute")  # before it is asked for what filling does not take, such as templates
     hole = mask_of(mask, image.shape).reshape(*image.shape[:2], *(1 for _ in image.shape[2:]))
     for part, rows in parts:
         pictures = rows[image.name]

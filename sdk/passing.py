@@ -28,15 +28,18 @@ class Source(Protocol):
 
 
 def source(
-    places: Sequence[str], format: str | None, size: tuple[int, int] | None, mode: str | None
+    places: Sequence[str],
+    format: str | None,
+    size: tuple[int, int] | None,
+    mode: str | None,
+    templates: str | None = None,
 ) -> Source:
     """Tables of files, or the pictures of a folder."""
     if holds_pictures(places):
-        return Pictures(places[0], size, mode)
-    if size is not None or mode is not None:
-        raise ValueError(
-            f"--size and --mode are for one folder of pictures, and {', '.join(places)} is none."
-        )
+        return Pictures(places[0], size, mode, templates)
+    for option, value in (("--size", size), ("--mode", mode), ("--templates", templates)):
+        if value is not None:
+            raise ValueError(f"{option} is for one folder of pictures, and {', '.join(places)} is none.")
     return TableFiles(Reader(places, format))
 
 

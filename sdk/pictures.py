@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ def read_images(
     *,
     size: tuple[int, int] | None = None,
     mode: str | None = None,
+    templates: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
 ) -> Any:
     """Read PNG, JPEG and other picture files into one array, ready to be fitted.
 
@@ -43,18 +45,24 @@ def read_images(
     mode : {"L", "RGB", "RGBA"}, optional
         Grey, colours, colours with transparency; what images are converted to. By default they have to be of
         one kind, of these three.
+    templates : path or list of paths, optional
+        What each image should look like: a folder, where a template lies as its image does in `source`, under
+        the same name but for the ending; one file for all images; or a list of a file for each. They are read
+        as images are, to `size` and `mode`; those of no image are passed over.
 
     Returns
     -------
     ndarray of shape (n, height, width) or (n, height, width, channels), uint8
-        Of a folder that holds sub-folders a dict instead: ``"image"``, that array, and ``"label"``, the name
-        of each image's sub-folder.
+        Of a folder that holds sub-folders, or with templates, a dict instead: ``"image"``, that array,
+        ``"template"``, another, and ``"label"``, the name of each image's sub-folder.
 
     Raises
     ------
     SchemaError
         If there are no pictures, or a file is none, is of another size or kind than the first, or lies beside
-        sub-folders.
+        sub-folders; or if an image has no template, or two.
+    ValueError
+        If `mode` is none of these.
     MissingExtraError
         Without Pillow.
     """
@@ -68,18 +76,15 @@ def read_images(
         raise SchemaError(
             f"there is no picture in {folder or 'the list'}: files end in {', '.join(sorted(SUFFIXES))}."
         )
-    first: NDArray[np.uint8] | None = None
-    for i, path in enumerate(paths):
-        image = _read(pillow, path, size, mode)
-        if first is None:
-            first, images = image, np.empty((len(paths), *image.shape), np.uint8)
-        if image.shape != first.shape:
-            advice = "Give size=(height, width)" if image.shape[:2] != first.shape[:2] else 'Give mode="RGB"'
-            raise SchemaError(
-                f"{path} is an image of shape {image.shape}, and {paths[0]} of shape {first.shape}. {advice}."
-            )
-        images[i] = image
-    return {"image": images, "label": np.array(labels)} if labels else images
+    wanted = [] if templates is None else templates_of(paths, folder, templates)
+    read = lru_cache(1)(partial(_read, pillow, size=size, mode=mode))  # one template for all is read once
+    pictures = _alike([*paths, *wanted], read)
+    columns = {"image": pictures[: len(paths)]}
+    if wanted:
+        columns["template"] = pictures[len(paths) :]
+    if labels:
+        columns["label"] = np.array(labels)
+    return columns if len(columns) > 1 else pictures
 
 
 def write_images(
@@ -304,11 +309,65 @@ def labelled(folder: Path) -> tuple[list[Path], list[str] | None]:
     return paths, [path.relative_to(folder).parts[0] for path in paths]
 
 
+def templates_of(
+    paths: Sequence[Path],
+    folder: Path | None,
+    templates: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> list[Path]:
+    """The file of each picture's template, as `read_images` finds it; the pictures are those of a folder."""
+    if not isinstance(templates, (str, os.PathLike)):
+        if len(templates) != len(paths):
+            raise SchemaError(
+                f"there must be one template for each of {len(paths)} images, got {len(templates)}."
+            )
+        return [Path(path) for path in templates]
+    place = Path(templates)
+    if place.is_file():
+        return [place] * len(paths)
+    if not place.is_dir():
+        raise SchemaError(f"{place} is neither a folder of templates nor a picture that is the one of all.")
+    if folder is None:
+        raise SchemaError(
+            f"{place} is a folder, and the images are a list. Give a list of templates, or one file."
+        )
+    named: dict[Path, Path] = {}
+    for path in _within(place):
+        other = named.setdefault(path.relative_to(place).with_suffix(""), path)
+        if other != path:
+            raise SchemaError(f"{other} and {path} are templates of the same images. Keep one of them.")
+    names = [path.relative_to(folder).with_suffix("") for path in paths]
+    lacking = [path for path, name in zip(paths, names, strict=True) if name not in named]
+    if lacking:
+        raise SchemaError(
+            f"{len(lacking)} of {len(paths)} images have no template in {place}. The first is {lacking[0]}, "
+            f"whose template would be {place / lacking[0].relative_to(folder)}, with this or another ending."
+        )
+    return [named[name] for name in names]
+
+
 def _within(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise SchemaError(f"{folder} is not a folder. Give a folder of pictures, or a list of their paths.")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _alike(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of one shape as one array."""
+    first = read(paths[0])
+    pictures = np.empty((len(paths), *first.shape), np.uint8)
+    for i, path in enumerate(paths):
+        picture = read(path)
+        if picture.shape != first.shape:
+            advice = (
+                "Give size=(height, width)" if picture.shape[:2] != first.shape[:2] else 'Give mode="RGB"'
+            )
+            raise SchemaError(
+                f"{path} is an image of shape {picture.shape}, and {paths[0]} of shape {first.shape}. "
+                f"{advice}."
+            )
+        pictures[i] = picture
+    return pictures
 
 
 def _read(pillow: Any, path: Path, size: tuple[int, int] | None, mode: str | None) -> NDArray[np.uint8]:

@@ -246,6 +246,13 @@ def test_a_file_of_images_with_templates_says_what_the_model_says(tmp_path):
     with pytest.raises(la.SchemaError, match=r"'template' held images of shape \(12, 12\) in fit"):
         served.predict({**good, "template": good["template"][:, :9]})
 
+    for name, images in bad.items():
+        la.write_images(images, tmp_path / name)
+    file, folder, templates, out = (str(tmp_path / name) for name in ("m.onnx", "image", "template", "s.csv"))
+    assert main(["-q", "score", file, folder, "--templates", templates, "-o", out]) == 0
+    scored = np.loadtxt(out, delimiter=",", skiprows=1, usecols=1)
+    assert_allclose(scored, served.anomaly_score(bad), rtol=1e-12)
+
 
 @pytest.mark.slow
 def test_a_file_of_colours_with_templates_and_labels_says_what_the_model_says(tmp_path):
@@ -359,7 +366,7 @@ def test_what_a_folder_of_pictures_cannot_be_is_said_in_one_line(pictures, saved
         (["generate", model, "-n", "3", "-o", f"{out}.csv"], "images are written to a folder"),
         (["score", model, str(small)], "held images of shape (8, 8) in fit, but now holds"),
         (["score", model, str(pictures), "--size", "8"], "--size 8: HEIGHTxWIDTH was expected"),
-        (["score", model, str(tmp_path / "x.csv"), "--size", "8x8"], "are for one folder of pictures"),
+        (["score", model, str(tmp_path / "x.csv"), "--size", "8x8"], "is for one folder of pictures"),
         (
             [
                 "impute",
