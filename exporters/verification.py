@@ -124,7 +124,10 @@ class Trial:
         self._within(np.abs(got["score"] + exact.sum(1)) / scale, "score", ROUNDED, finer)
         if "contributions" in got:
             apart = np.abs(got["contributions"] - held).max(1, initial=0) / scale
-            tied = "Where many rows are equally far, as of truth values, any may explain: pass explain=False."
+            tied = (
+                "Where many rows are equally far, as of truth values, any may explain: pass explain=False, "
+                "or --no-explain on the command line."
+            )
             self._within(apart, "contributions", TOLERANCE, tied)
         clear = np.abs(want - estimator.offset_) > TOLERANCE * scale
         labels = np.where(want < estimator.offset_, -1, 1)

@@ -423,11 +423,14 @@ def export(
     task: Annotated[str, typer.Option(help="score, generate or impute.")] = "score",
     precision: Annotated[str, typer.Option(help="float32, or int8 with --sample.")] = "float32",
     sample: Annotated[str | None, typer.Option(help="Training rows, by which int8 is scaled.")] = None,
+    no_explain: Annotated[
+        bool, typer.Option("--no-explain", help="Scores without what explains them.")
+    ] = False,
     format: Format = None,
 ) -> None:
     """Write a model as ONNX, which runs without torch; it is compared with the model before."""
     fitted = _opened(model, None)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"explain": False} if no_explain else {}
     if sample is not None:
         part = joined(Reader([sample], format))
         options["rows"] = typed_for(fitted, part)

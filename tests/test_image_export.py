@@ -261,8 +261,12 @@ def test_a_file_of_colours_with_templates_and_labels_says_what_the_model_says(tm
 
     schema = {"template": la.Template(of="image", shift=2)}
     model = la.Detector(width=32, depth=1, max_steps=4, memory=256, random_state=0, schema=schema)
-    model.fit(boards(0)).export(tmp_path / "m.onnx", explain=False)
-    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    saved, exported = str(tmp_path / "m.lookalike"), str(tmp_path / "m.onnx")
+    model.fit(boards(0)).save(saved)
+    assert main(["-q", "export", saved, "-o", exported, "--no-explain"]) == 0
+    served = runtime.load(exported, device="cpu", threads=1)
+    with pytest.raises(la.ArtifactError, match="exported with explain=False"):
+        served.heatmap(boards(1))
     unlike = {**boards(1), "template": boards(2)["template"], "kind": np.tile(["b", "c"], 60)}
     for table in (boards(1), unlike):
         want = model.score_samples(table)
