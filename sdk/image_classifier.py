@@ -22,6 +22,7 @@ from lookalike.networks import Pace, convolution, initialise, linear
 from lookalike.training import Schedule, seeded, train
 
 GROUPS = 8
+PLACES = 4  # of a side, whose means are named together
 LARGEST = 16  # side at which the network works at most; of larger images, 2 x 2 pixels become channels
 SHIFT, TURN, ZOOM = 0.1, 0.2, 0.1  # share of the side; radians; share of the size
 LIGHT, CONTRAST = 0.2, 0.3  # in spreads of the pixels; share
@@ -33,7 +34,7 @@ TINY = 1e-6  # probabilities below are one surprise
 
 
 class Network(nn.Module):
-    """Three convolutions at full resolution and at half of it, and the mean over places.
+    """Three convolutions at full resolution and at half of it, and means over parts of the image.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class Network(nn.Module):
         self.enter = convolution(channels * self.fold**2, width)
         self.down, self.deep = convolution(width, 2 * width, stride=2), convolution(2 * width, 2 * width)
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, size) for size in (width, 2 * width, 2 * width))
-        self.leave = linear(2 * width, n_classes)
+        self.leave = linear(2 * width * PLACES**2, n_classes)
         initialise(self, generator)
 
     def pace(self, k: int) -> Pace:
@@ -66,7 +67,7 @@ class Network(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         for layer, norm in zip((self.enter, self.down, self.deep), self.norms, strict=True):
             h = nn.functional.silu(norm(layer(h)))
-        return self.leave(h.mean((2, 3)))
+        return self.leave(nn.functional.adaptive_avg_pool2d(h, PLACES).flatten(1))
 
     def objectives(
         self, rows: tuple[Tensor, Tensor], generator: torch.Generator
@@ -170,7 +171,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self,
         *,
         width: int = 24,
-        max_steps: int = 300,
+        max_steps: int = 600,
         batch_size: int = 64,
         flip: bool = False,
         random_state: noise.RandomState = None,

@@ -1,5 +1,7 @@
 """Images are added to a training set where a classifier of images is found to gain by them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader
 
 import lookalike as la
-from lookalike import image_classifier
+from lookalike import augmenting, image_classifier
 from lookalike.candidates import OF_IMAGES, TARGET, Nothing, Rare, Varied
 from lookalike.image_classifier import ImageClassifier, flips_help
 from lookalike.integrations.torch import Mixed
@@ -154,6 +156,7 @@ def test_other_dicts_are_refused(table, y):
 @pytest.mark.slow
 def test_by_default_a_network_judges(monkeypatch):
     monkeypatch.setattr(image_classifier, "TRIED", 8)
+    monkeypatch.setattr(augmenting, "ImageClassifier", partial(ImageClassifier, max_steps=150))
     done = la.augment(X, Y, la.Diffusion(**QUICK), cv=2, random_state=0)
     assert [str(f.candidate) for f in done.report.findings] == ["real rows alone", *map(str, OF_IMAGES)]
     assert done.report.findings[0].scores.mean() > 0.5
