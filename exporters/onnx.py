@@ -16,11 +16,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib import metadata
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def export(
         "noise": list(graph.noise),
         "precision": "float32",
         "n_train": model.n_train_,
-        "fingerprint": fitted.fingerprint(),
+        "fingerprint": fitted.fingerprint,
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")},
         "parity": parity,
         "golden": golden,
@@ -264,6 +265,7 @@ class _Fitted:
     def completer(self, impute: bool) -> Completer:
         return Completer(self.scorer.codec, cast(Family, self.scorer.model), impute)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of the weights and of the schema."""
         digest = hashlib.sha256(json.dumps(self.estimator.schema_.to_dict(), sort_keys=True).encode())
@@ -272,6 +274,23 @@ class _Fitted:
             digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         return digest.hexdigest()
 
+    def trace(
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], prefix: str, flag: bool
+    ) -> Part:
+        """Trace a module that is set by a flag, unless it was when this model was last exported.
+
+        Nearly all time of an export goes there, and each entry and precision needs the same. As weights may
+        be changed in place, it is told by them; what is written is verified each time.
+        """
+        made_of = self.fingerprint, self.estimator.n_train_, flag
+        last = _TRACED.setdefault(self.estimator.model_, {})
+        if prefix not in last or last[prefix][0] != made_of:
+            last[prefix] = made_of, trace(module, inputs, outputs, prefix)
+        return last[prefix][1]
+
+
+_TRACED: WeakKeyDictionary[nn.Module, dict[str, tuple[tuple[Any, ...], Part]]] = WeakKeyDictionary()
+"""By model and prefix, what a piece was last made of, and the piece."""
 
 Decided = Callable[[NDArray[np.float64], float], Part]
 """Draws the graph of a score with these scores of rows held out, and with this threshold."""
@@ -361,7 +380,8 @@ def _score(fitted: _Fitted, entry: Part) -> _Graph:
         ends.output("expected_ids", "int64", ("n", c))
         explanation = [value.name for value in ends.part.outputs[3:]]
     given = {":numbers": torch.tensor(table.numbers), ":ids": torch.tensor(table.ids)}
-    scored = trace(_Scored(fitted.scorer, fitted.explain), given, ["score", *explanation], "score")
+    scorer, outputs = _Scored(fitted.scorer, fitted.explain), ["score", *explanation]
+    scored = fitted.trace(scorer, given, outputs, "score", fitted.explain)
 
     def decided(scores: NDArray[np.float64], threshold: float) -> Part:
         joined = _joined(
@@ -465,11 +485,12 @@ def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -
         "normals": torch.zeros(n, a),
         "uniforms": torch.full((n, b), 0.5),
     }
-    given = trace(
+    given = fitted.trace(
         _Given(completer),
         {name: values[name] for name in (":numbers", ":ids", ":known", "normals")},
         [":given_numbers", ":given_ids", ":start_numbers", ":start_ids"],
         "given",
+        completer.impute,
     )
     layout = completer.codec.layout
 
@@ -480,15 +501,17 @@ def _complete(fitted: _Fitted, completer: Completer, entry: Part, known: Part) -
     held = dict(zip((":z", ":levels"), state(), strict=True))
     others = dict(zip((":given_numbers", ":given_ids"), state(), strict=True))
     noise_ = {name: values[name] for name in ("normals", "uniforms")}
-    step = trace(
+    step = fitted.trace(
         _Step(completer),
         {":k": torch.tensor(1), **held, **others, **noise_},
         [":z_next", ":levels_next"],
         "step",
+        completer.impute,
     )
     loop = repeat(step, completer.model.n_steps, [":start_numbers", ":start_ids"], [":z", ":levels"], "loop")
     ends = {**held, **{name: values[name] for name in (":numbers", ":ids", ":known", "uniforms")}}
-    drawn = trace(_Drawn(completer), ends, ["drawn_numbers", "drawn_ids"], "drawn")
+    results = ["drawn_numbers", "drawn_ids"]
+    drawn = fitted.trace(_Drawn(completer), ends, results, "drawn", completer.impute)
     draft = Draft("ends")
     draft.input("normals", "float32", ("n", a))
     draft.input("uniforms", "float32", ("n", b))

@@ -49,14 +49,25 @@ def exported(tmp_path_factory):
     return export
 
 
+@pytest.fixture
+def file(model, file_of_people):
+    """The file of the model of people, and a session of it."""
+
+    def opened(task):
+        path = file_of_people(type(model).__name__, task)
+        return path, session(path)
+
+    return opened
+
+
 def close(model, wanted):
     """Within 1e-5 of the spread of scores."""
     return {"rtol": 1e-5, "atol": 1e-5 * model.calibration_.scores.std()}
 
 
 @pytest.mark.slow
-def test_a_file_scores_the_columns_of_a_frame_as_the_model_does(model, people, others, exported):
-    path, opened = exported(model)
+def test_a_file_scores_the_columns_of_a_frame_as_the_model_does(model, people, others, file):
+    path, opened = file("score")
     odd = others.copy()
     odd["city"] = odd["city"].fillna("Paris")  # never seen
     odd.loc[odd.index[0], "income"] = 1e12
@@ -85,8 +96,8 @@ def test_a_file_scores_the_columns_of_a_frame_as_the_model_does(model, people, o
 
 
 @pytest.mark.slow
-def test_rows_drawn_by_a_file_are_those_that_the_model_generates(model, exported):
-    path, opened = exported(model, task="generate")
+def test_rows_drawn_by_a_file_are_those_that_the_model_generates(model, file):
+    path, opened = file("generate")
     given = {"city": "Oslo", "income": 30_000.0, "children": None}
     schema, n = model.schema_, 40
     for asked in ({}, given):
@@ -109,19 +120,19 @@ def test_rows_drawn_by_a_file_are_those_that_the_model_generates(model, exported
 
 
 @pytest.mark.slow
-def test_what_the_runtime_leaves_out_of_a_graph_changes_no_bit(model, others, exported):
-    def both(**options):
-        path, _ = exported(model, **options)
+def test_what_the_runtime_leaves_out_of_a_graph_changes_no_bit(others, file):
+    def both(task):
+        path, _ = file(task)
         served, whole = (runtime.load(path, device="cpu", threads=1) for _ in range(2))
         whole._session = Session(whole._contents, device="cpu")
         placed = [sum(m.info()["nodes"]["CPUExecutionProvider"].values()) for m in (served, whole)]
         assert placed[0] < placed[1] - 20
         return served, whole
 
-    served, whole = both()
+    served, whole = both("score")
     for n in (1, 3, len(others)):
         assert_array_equal(*(m.score_samples(others.head(n)) for m in (served, whole)))
-    served, whole = both(task="generate")
+    served, whole = both("generate")
     pd.testing.assert_frame_equal(
         *(m.generate(40, random_state=7) for m in (served, whole)), check_exact=True
     )
@@ -161,10 +172,14 @@ def test_many_steps_are_a_scan_and_draw_the_same_rows(tmp_path):
     assert about(tmp_path / "m.onnx")["parity"]["cells_apart"] == 0
 
 
-@pytest.fixture(scope="module")
-def small():
+def fitted_to_two_columns():
     X = np.random.default_rng(0).normal(size=(300, 2))
     return la.Diffusion(max_steps=20, width=16, depth=1, random_state=0).fit(X)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return fitted_to_two_columns()
 
 
 def test_a_matrix_of_float32_is_scored_and_the_threshold_can_be_set(small, exported):
@@ -229,10 +244,27 @@ def test_a_file_may_leave_explanations_out(small, tmp_path):
     assert outputs == ["score", "p_value", "label"]
 
 
-def test_equal_models_give_equal_files(small, exported, tmp_path):
+def test_equal_models_give_equal_files_and_what_was_traced_serves_until_weights_change(
+    small, exported, tmp_path, monkeypatch
+):
     path, _ = exported(small, inputs="core")
-    small.export(tmp_path / "again.onnx", inputs="core")
+    again = fitted_to_two_columns()
+    again.export(tmp_path / "again.onnx", inputs="core")
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+    def refused(*_):
+        raise RuntimeError("traced anew")
+
+    monkeypatch.setattr("lookalike.exporters.onnx.trace", refused)
+    again.export(tmp_path / "columns.onnx")
+    X = np.random.default_rng(1).normal(size=(50, 2))
+    scores = runtime.load(tmp_path / "columns.onnx", device="cpu").score_samples(X)
+    assert_allclose(scores, again.score_samples(X), **close(again, X))
+    with pytest.raises(RuntimeError, match="traced anew"):
+        again.export(tmp_path / "columns.onnx", explain=False)
+    next(again.model_.parameters()).mul_(1.01)
+    with pytest.raises(RuntimeError, match="traced anew"):
+        again.export(tmp_path / "columns.onnx")
 
 
 def test_what_float32_cannot_hold_is_not_written_with_a_core(tmp_path):
