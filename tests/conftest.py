@@ -1,10 +1,11 @@
 """Settings that hold for every test, and the table and models that several files share."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns
 from typing import NamedTuple
 
 # Read by torch and numpy when they are first imported; subprocesses inherit it. Models this small gain
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
@@ -81,26 +83,6 @@ def rows(others):
     return others.assign(note=[f"note {i}" for i in range(len(others))])
 
 
-@pytest.fixture(scope="session")
-def people_file(people, tmp_path_factory):
-    """An exported model that scores people."""
-    import lookalike as la
-
-    path = tmp_path_factory.mktemp("exported") / "people.onnx"
-    la.Mixture(**TINY_MIXTURE).fit(people).export(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def people_generator(people, tmp_path_factory):
-    """An exported model that generates people."""
-    import lookalike as la
-
-    path = tmp_path_factory.mktemp("exported") / "people-generate.onnx"
-    la.Mixture(**TINY_MIXTURE).fit(people).export(path, task="generate")
-    return path
-
-
 TINY = {"max_steps": 40, "width": 32, "depth": 1, "random_state": 0}
 TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 
@@ -108,17 +90,54 @@ TINY_MIXTURE = {"max_steps": 40, "n_components": 12, "random_state": 0}
 @pytest.fixture(scope="session", params=["VAE", "GAN", "Diffusion", "Hybrid", "Mixture"])
 def family(request):
     """A family whose fits take a moment unless told otherwise."""
-    import functools
+    return tiny(request.param)
 
+
+def tiny(name):
     import lookalike as la
 
-    kind = getattr(la, request.param)
-    return functools.partial(kind, **(TINY_MIXTURE if kind is la.Mixture else TINY))
+    return functools.partial(getattr(la, name), **(TINY_MIXTURE if name == "Mixture" else TINY))
 
 
 @pytest.fixture(scope="session")
-def model(family, people):
-    return family().fit(people)
+def model_of_people(people):
+    """The model of a family, fitted when it is first asked for."""
+    return functools.cache(lambda name: tiny(name)().fit(people))
+
+
+@pytest.fixture(scope="session")
+def model(family, model_of_people):
+    return model_of_people(family.func.__name__)
+
+
+@pytest.fixture(scope="session")
+def file_of_people(model_of_people, tmp_path_factory):
+    """The file of such a model and a task, which takes seconds: exported once for all of pytest's workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def exported(name, task="score"):
+        path = folder / f"{name}-{task}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                model_of_people(name).export(path, task=task)
+        return path
+
+    return exported
+
+
+@pytest.fixture(scope="session")
+def people_file(file_of_people, tmp_path_factory):
+    """An exported model that scores people."""
+    return copy(file_of_people("Mixture"), tmp_path_factory.mktemp("exported") / "people.onnx")
+
+
+@pytest.fixture(scope="session")
+def people_generator(file_of_people, tmp_path_factory):
+    """An exported model that generates people."""
+    path = tmp_path_factory.mktemp("exported") / "people-generate.onnx"
+    return copy(file_of_people("Mixture", "generate"), path)
 
 
 class Built(NamedTuple):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import TINY_MIXTURE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,16 +25,16 @@ from lookalike.files import NULLS, Reader, inferred, open_writer
 
 
 @pytest.fixture(scope="module")
-def model(people):
-    return la.Mixture(**TINY_MIXTURE).fit(people)
+def model(model_of_people):
+    return model_of_people("Mixture")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, model, people):
+def folder(tmp_path_factory, model, people, people_file):
     """Files of a model and of rows like those it was fitted to."""
     folder = tmp_path_factory.mktemp("cli")
     model.save(folder / "people.lookalike")
-    model.export(folder / "score.onnx")
+    shutil.copy(people_file, folder / "score.onnx")
     rows = people.head(60).assign(note=["with, comma", 'with "quotes"', "007"] * 20)
     rows.to_csv(folder / "rows.csv", index=False)
     pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / "rows.parquet")

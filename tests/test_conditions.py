@@ -405,11 +405,9 @@ def test_seeds_that_follow_from_one_differ():
 
 
 @pytest.mark.slow
-def test_an_exported_file_holds_conditions_as_the_model_does(people, tmp_path):
+def test_an_exported_file_holds_conditions_as_the_model_does(people, model_of_people, file_of_people):
     pytest.importorskip("onnx")
-    model = la.GAN(**TINY).fit(people)
-    model.export(tmp_path / "m.onnx", task="generate")
-    file = runtime.load(tmp_path / "m.onnx")
+    model, file = model_of_people("GAN"), runtime.load(file_of_people("GAN", "generate"))
     for asked in ASKED:
         made = file.generate(50, given=asked, random_state=0)
         assert_all_hold(made, asked)

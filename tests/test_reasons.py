@@ -5,7 +5,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import TINY
 from numpy.testing import assert_allclose, assert_array_equal
 
 import lookalike as la
@@ -199,15 +198,13 @@ def test_any_row_gets_an_answer(model, people, case):
 
 
 @pytest.mark.slow
-def test_exported_files_give_the_same_reasons(people, others, tmp_path):
+def test_exported_files_give_the_same_reasons(model_of_people, file_of_people, others, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("lookalike.runtime")
-    model = la.VAE(**TINY).fit(people)
-    rows = others.head(40).assign(income=1e6)
-    paths = {task: tmp_path / f"{task}.onnx" for task in ("score", "impute")}
-    for (task, path), inputs in zip(paths.items(), ("columns", "core"), strict=True):
-        model.export(path, task=task, inputs=inputs)
-    served, imputer = (runtime.load(path, device="cpu", threads=1) for path in paths.values())
+    model, rows = model_of_people("VAE"), others.head(40).assign(income=1e6)
+    model.export(tmp_path / "impute.onnx", task="impute", inputs="core")
+    paths = file_of_people("VAE"), tmp_path / "impute.onnx"
+    served, imputer = (runtime.load(path, device="cpu", threads=1) for path in paths)
     for groups in (None, {"money": ["income", "debt", "city"]}):
         got, want = served.explain(rows, groups=groups), model.explain(rows, groups=groups)
         assert got.columns == want.columns

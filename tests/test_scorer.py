@@ -20,8 +20,8 @@ NEW = ["anomaly_score", "p_value", "is_anomaly"]
 
 
 @pytest.fixture(scope="module")
-def fitted(people):
-    return la.Mixture(**TINY_MIXTURE).fit(people)
+def fitted(model_of_people):
+    return model_of_people("Mixture")
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_MIXTURE
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-import lookalike as la
 from lookalike import runtime
 from lookalike.integrations.torch import Mixed
 
 
 @pytest.fixture(scope="module")
-def fitted(people):
-    return la.Mixture(**TINY_MIXTURE).fit(people)
+def fitted(model_of_people):
+    return model_of_people("Mixture")
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +124,8 @@ def test_arrays_of_any_shape_are_mixed_as_they_are():
 
 
 @pytest.mark.slow
-def test_an_exported_model_draws_too(people, fitted, tmp_path):
-    fitted.export(tmp_path / "draws.onnx", task="generate")
-    model = runtime.load(tmp_path / "draws.onnx")
+def test_an_exported_model_draws_too(people, fitted, people_generator):
+    model = runtime.load(people_generator)
     mixed = Mixed(people, model, 0.5, random_state=0)
     own = Mixed(people, fitted, 0.5, random_state=0)
     every = list(range(800))
