@@ -21,14 +21,10 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.slow
 
-# By family and task; an export takes seconds. Any family with any task is tried in test_export.
-ENTRIES = {
-    ("VAE", "score"): "columns",
-    ("GAN", "score"): "core",
-    ("GAN", "generate"): "columns",
-    ("Diffusion", "generate"): "core",
-    ("Diffusion", "impute"): "columns",
-}
+# A family a task; an export takes seconds, but for that of another entry. Any family is tried in test_export.
+FAMILIES = {"score": "VAE", "generate": "GAN", "impute": "Diffusion"}
+ENTRIES = "columns", "core"
+FILES = [(task, inputs) for task in FAMILIES for inputs in ENTRIES]
 
 
 def table(n, seed):
@@ -64,29 +60,27 @@ def holey(rows):
 @pytest.fixture(scope="module")
 def models():
     kinds = {"children": la.Categorical()}
-    names = {name for name, _ in ENTRIES}
-    return {name: getattr(la, name)(**TINY, n_steps=3, schema=kinds).fit(table(400, 0)) for name in names}
+    return {
+        task: getattr(la, name)(**TINY, n_steps=3, schema=kinds).fit(table(400, 0))
+        for task, name in FAMILIES.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def files(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    for (name, task), inputs in ENTRIES.items():
-        models[name].export(folder / f"{name}-{task}.onnx", task=task, inputs=inputs)
+    for task, inputs in FILES:
+        models[task].export(folder / f"{task}-{inputs}.onnx", task=task, inputs=inputs)
     return folder
-
-
-def each(task):
-    return pytest.mark.parametrize("name", [name for name, done in ENTRIES if done == task])
 
 
 def close(model):
     return {"rtol": 1e-5, "atol": 1e-5 * model.calibration_.scores.std()}
 
 
-@each("score")
-def test_scores_are_the_estimators(name, models, files):
-    model, served = models[name], runtime.load(files / f"{name}-score.onnx", device="cpu")
+@pytest.mark.parametrize("inputs", ENTRIES)
+def test_scores_are_the_estimators(inputs, models, files):
+    model, served = models["score"], runtime.load(files / f"score-{inputs}.onnx", device="cpu")
     odd = {**OTHERS, "city": ["Paris"] * 700, "income": OTHERS["income"] * 10.0 ** (np.arange(700) % 9)}
     for rows in (OTHERS, odd):
         scores = served.score_samples(rows)
@@ -129,9 +123,9 @@ def cells_apart(got, want):
     return float(np.mean(apart))
 
 
-@each("generate")
-def test_rows_drawn_are_the_estimators(name, models, files):
-    model, served = models[name], runtime.load(files / f"{name}-generate.onnx", device="cpu")
+@pytest.mark.parametrize("inputs", ENTRIES)
+def test_rows_drawn_are_the_estimators(inputs, models, files):
+    model, served = models["generate"], runtime.load(files / f"generate-{inputs}.onnx", device="cpu")
     for given in (None, GIVEN):
         new, want = (m.generate(600, given=given, random_state=7) for m in (served, model))
         assert cells_apart(new, want) < 0.002
@@ -143,9 +137,9 @@ def test_rows_drawn_are_the_estimators(name, models, files):
     assert served.verify() == 0
 
 
-@each("impute")
-def test_holes_are_filled_as_the_estimator_fills_them(name, models, files):
-    model, served = models[name], runtime.load(files / f"{name}-impute.onnx", device="cpu")
+@pytest.mark.parametrize("inputs", ENTRIES)
+def test_holes_are_filled_as_the_estimator_fills_them(inputs, models, files):
+    model, served = models["impute"], runtime.load(files / f"impute-{inputs}.onnx", device="cpu")
     rows = holey(OTHERS)
     filled, want = (m.impute(rows, random_state=3) for m in (served, model))
     pick = ("income", "debt", "city")
@@ -247,10 +241,10 @@ def test_files_run_where_only_numpy_narwhals_and_onnxruntime_are(bare_python, mo
     (tmp_path / "rows.json").write_text(
         json.dumps({**rows, "dtypes": dtypes, "given": GIVEN, "holey": cities})
     )
-    stems = [f"{name}-{task}" for name, task in ENTRIES]
+    stems = [f"{task}-{inputs}" for task, inputs in FILES]
     command = (bare_python, "-I", "-W", "error", "-c", SCRIPT, files, tmp_path / "rows.json", *stems)
-    for (name, task), got in zip(ENTRIES, json.loads(run(*command)).values(), strict=True):
-        model = models[name]
+    for (task, _), got in zip(FILES, json.loads(run(*command)).values(), strict=True):
+        model = models[task]
         assert got["worst"] == 0
         if task == "score":
             assert_allclose(got["scores"], model.score_samples(OTHERS), **close(model))
@@ -324,7 +318,7 @@ def test_the_wheel_for_cuda_never_runs_on_a_cpu_unasked(built, models, files, tm
     rows = {key: as_json(column) for key, column in OTHERS.items()}
     dtypes = {key: v.dtype.str for key, v in OTHERS.items() if isinstance(v, np.ndarray)}
     (tmp_path / "rows.json").write_text(json.dumps({**rows, "dtypes": dtypes}))
-    command = (python, "-I", "-c", ON_CUDA, files / "VAE-score.onnx", tmp_path / "rows.json")
+    command = (python, "-I", "-c", ON_CUDA, files / "score-columns.onnx", tmp_path / "rows.json")
     found = json.loads(run(*command).splitlines()[-1])
     assert "CUDAExecutionProvider" in found["available"]
     assert found["plain"] == ["CPUExecutionProvider"]  # what onnxruntime does without a word
@@ -335,7 +329,9 @@ def test_the_wheel_for_cuda_never_runs_on_a_cpu_unasked(built, models, files, tm
     assert found["cpu"]["warned"] == []
     for device in ("auto", "cpu"):
         assert found[device]["provider"] == "CPUExecutionProvider"
-        assert_allclose(found[device]["scores"], models["VAE"].score_samples(OTHERS), **close(models["VAE"]))
+        assert_allclose(
+            found[device]["scores"], models["score"].score_samples(OTHERS), **close(models["score"])
+        )
 
     install(python, "onnxruntime")  # over the other, as requirements of two packages may do
     found = json.loads(run(*command).splitlines()[-1])
