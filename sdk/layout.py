@@ -58,6 +58,9 @@ class Rows(NamedTuple):
         return Rows(change(self.numbers), change(self.ids), units)
 
 
+HIDES = 0.7  # as a share of how far away an image is that is lighter all over: noise that hides images
+
+
 class Noise(NamedTuple):
     """Gaussian noise of random spread, the logarithm of which is normal.
 
@@ -409,7 +412,7 @@ class ImageLayout(Layout):
     """
 
     # Neighbours say the same, so it takes more noise to hide an image than to hide each of its pixels.
-    noise = Noise(0.0, 1.4, 0.1, 40.0)
+    noise = Noise(0.0, 1.4, 0.1, Layout.noise.most)
     learning_rate = 8e-3
     weight = 20
     guidance = 2.0
@@ -422,6 +425,8 @@ class ImageLayout(Layout):
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)
         self.shape, self.reach = shape, math.prod(shape) ** -0.5
+        # An image that is lighter all over by one spread is as far away as all its pixels together.
+        self.noise = self.noise._replace(most=max(self.noise.most, HIDES / self.reach))
 
     def turns(self) -> Tensor:
         """Two by two pixels like the fields of a chessboard: every hole has known neighbours."""

@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 
 import lookalike as la
-from lookalike.layout import ImageLayout
 
 DIGITS = load_digits()
 PIXELS, LABELS = (DIGITS.images * (255 / 16)).round().astype(np.uint8), DIGITS.target.astype(str)
@@ -100,8 +99,9 @@ def test_a_trajectory_ends_with_what_is_generated(digits):
     assert (np.diff(sigmas) < 0).all()
     assert images[0].std() == pytest.approx(sigmas[0], rel=0.1)
     # The last step goes to what is expected of the image in the least noise that was learned.
-    expected, levels = digits.denoise({"image": images[-2], **asked}, sigmas[-2])["image"], ImageLayout.noise
-    least = sigmas[0] * levels.least / levels.most
+    expected = digits.denoise({"image": images[-2], **asked}, sigmas[-2])["image"]
+    noise = digits.codec_.layout.noise
+    least = sigmas[0] * noise.least / noise.most
     ahead = expected + least / sigmas[-2] * (images[-2] - expected)
     last = digits.denoise({"image": ahead, **asked}, least)["image"]
     assert_array_equal(last.clip(0, 255).round(), drawn)
