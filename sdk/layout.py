@@ -58,7 +58,7 @@ class Rows(NamedTuple):
         return Rows(change(self.numbers), change(self.ids), units)
 
 
-HIDES = 0.7  # as a share of how far away an image is that is lighter all over: noise that hides images
+HIDES = 0.36  # of how far away an image is that is lighter all over, is the most noise of images
 
 
 class Noise(NamedTuple):
@@ -188,6 +188,8 @@ class Layout(nn.Module):
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
     prior_steps : int
         Of the diffusion that fits a latent's Gaussian prior to such rows; 0 leaves it Gaussian.
+    buried : bool
+        Whether nothing of a row is left in the most noise.
     grain : bool
         Whether a draw shows the noise that a decoder leaves in each coordinate, or what it expects.
     n_turns : int
@@ -202,6 +204,7 @@ class Layout(nn.Module):
     guidance = 1.0
     narrow = False
     prior_steps = 0
+    buried = True
     grain = True
     n_turns = 4
     reach = 1.0
@@ -418,6 +421,7 @@ class ImageLayout(Layout):
     guidance = 2.0
     narrow = True
     prior_steps = 6
+    buried = False
     # Pixels' noise is white, and what a decoder misses of an image is not: it would look like sand on a lens.
     grain = False
     n_turns = 2

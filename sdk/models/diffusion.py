@@ -134,9 +134,6 @@ class Diffusion(Denoising):
     def noise_size(self) -> tuple[int, int]:
         return self.layout.n_numbers, 2 * self.layout.n_categories
 
-    def begin(self, normals: Tensor, given: Rows) -> Rows:
-        return Rows(torch.where(given.present, given.clean, normals * self.schedule[0, 0]), given.ids)
-
     def step(
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
     ) -> Rows:
@@ -180,6 +177,8 @@ class Diffusion(Denoising):
         z = rows.clean
         for k in torch.arange(self.n_steps, device=z.device).flip(0):
             z = undone(partial(step, k), z)
+        if not layout.buried:
+            z = undone(lambda noise: noise + self._expected(noise, given), z)
         return z / self.schedule[0, 0]
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:

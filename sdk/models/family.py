@@ -138,6 +138,22 @@ class Denoising(Family):
 
     schedule: Tensor
 
+    def begin(self, normals: Tensor, given: Rows) -> Rows:
+        """The most noise, and what can be expected in it.
+
+        Images whose pixels are light or dark together are not buried in it: noise alone is not what is left of
+        any of them, and what is drawn from it would be too dark or too light.
+        """
+        z = normals[:, : self.layout.n_numbers] * self.schedule[0, 0]
+        if not self.layout.buried:
+            z = z + self._expected(z, given)
+        return Rows(torch.where(given.present, given.clean, z), given.ids)
+
+    def _expected(self, z: Tensor, given: Rows) -> Tensor:
+        """What is expected of coordinates in the most noise, and of rows in which some parts are given."""
+        x = self.layout.join(torch.where(given.present, given.clean, z), given.ids)
+        return self.denoise(x, self.schedule[:1, :1], given.present.float())[0]
+
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the clean row.

@@ -199,10 +199,6 @@ class Hybrid(Denoising):
         per_step = layout.n_numbers + self.latent_dim
         return layout.n_numbers + self.n_steps * per_step, 2 * layout.n_categories
 
-    def begin(self, normals: Tensor, given: Rows) -> Rows:
-        start = normals[:, : self.layout.n_numbers] * self.schedule[0, 0]
-        return Rows(torch.where(given.present, given.clean, start), given.ids)
-
     def step(
         self, k: Tensor, rows: Rows, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor
     ) -> Rows:
