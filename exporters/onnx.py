@@ -45,7 +45,7 @@ from lookalike.exporters.quantization import (
     refuse_without_networks,
     require_agreement,
 )
-from lookalike.exporters.tracing import repeat, trace
+from lookalike.exporters.tracing import reading, repeat, trace
 from lookalike.exporters.verification import Trial
 from lookalike.layout import Rows
 from lookalike.models.family import Family
@@ -55,6 +55,7 @@ from lookalike.verbs import Completer, Scorer
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
+WEIGHTS = 1024  # bytes of a tensor from which on it is looked for among the others
 AGREEMENT = 0.9, 0.999  # of draws and of scores in int8 with those in float32, at least
 
 
@@ -323,8 +324,20 @@ ENTRIES: dict[str, Callable[[_Fitted], Part]] = {"columns": _columns, "core": _c
 
 
 def _joined(parts: Sequence[Part], inputs: Sequence[Any], outputs: Sequence[Any]) -> Part:
-    nodes = [node for part in parts for node in part.nodes]
-    return Part(nodes, [tensor for part in parts for tensor in part.initializers], [*inputs], [*outputs])
+    """One piece of several; weights that more than one of them has are held once."""
+    held: dict[bytes, str] = {}
+    names: dict[str, str] = {}
+    tensors = []
+    for tensor in (tensor for part in parts for tensor in part.initializers):
+        if tensor.ByteSize() >= WEIGHTS:
+            bare = type(tensor)()
+            bare.CopyFrom(tensor)
+            bare.ClearField("name")
+            names[tensor.name] = held.setdefault(bare.SerializeToString(deterministic=True), tensor.name)
+        if names.get(tensor.name, tensor.name) == tensor.name:
+            tensors.append(tensor)
+    nodes = [reading(names, node) for part in parts for node in part.nodes]
+    return Part(nodes, tensors, [*inputs], [*outputs])
 
 
 class _Scored(nn.Module):

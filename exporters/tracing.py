@@ -129,6 +129,22 @@ def _identity(source: str, target: str) -> Any:
     return onnx.helper.make_node("Identity", [source], [target], name=f"{INNER}{target}/copy")
 
 
+def reading(names: Mapping[str, str], node: Any) -> Any:
+    """The node, or a copy of it that reads values under other names, those of loops inside too."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    if not bodies and not any(names.get(name, name) != name for name in node.input):
+        return node
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    for attribute in copy.attribute:
+        if attribute.HasField("g"):
+            inside = [reading(names, inner) for inner in attribute.g.node]
+            del attribute.g.node[:]
+            attribute.g.node.extend(inside)
+    return copy
+
+
 class _Renaming:
     """Copies of nodes and values whose inner names begin with a prefix, those in `names` have other ones."""
 

@@ -92,6 +92,9 @@ def test_images_drawn_by_a_file_are_those_that_the_model_generates(digits, serve
         {**feeds, "known": known, "normals": normals, "uniforms": uniforms},
     )
     assert (image.dtype, image.shape, set(label)) == (np.uint8, (4, 8, 8), {"7"})
+    held = onnx.load_from_string(model._contents.data).graph.initializer
+    weights = [a.tobytes() for a in map(onnx.numpy_helper.to_array, held) if a.size > 256]
+    assert len(set(weights)) == len(weights)  # the start and the steps ask one network
 
 
 @pytest.mark.slow

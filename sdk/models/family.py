@@ -141,8 +141,8 @@ class Denoising(Family):
     def begin(self, normals: Tensor, given: Rows) -> Rows:
         """The most noise, and what can be expected in it.
 
-        Images whose pixels are light or dark together are not buried in it: noise alone is not what is left of
-        any of them, and what is drawn from it would be too dark or too light.
+        Images whose pixels are light or dark together are not buried in it: noise alone is not what is left
+        of any of them, and what is drawn from it would be too dark or too light.
         """
         z = normals[:, : self.layout.n_numbers] * self.schedule[0, 0]
         if not self.layout.buried:
