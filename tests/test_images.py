@@ -302,6 +302,18 @@ def test_what_is_observed_is_labels_rectangles_and_scattered_pixels():
     assert 0.9 < box.flatten(1).all(1).float().mean() < 0.97
 
 
+@pytest.mark.slow
+def test_what_is_drawn_is_as_light_as_what_was_learned():
+    """Noise alone does not bury images that are light or dark as a whole: begun with it they come out dark."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((1000, 12, 12))
+    images[:, 3:9, 3:9] = rng.uniform(100, 250, (1000, 1, 1))
+    images = (images + rng.normal(0, 5, images.shape)).clip(0, 255).astype(np.uint8)
+    model = la.Diffusion(width=32, depth=1, max_steps=300, n_steps=6, random_state=0).fit(images)
+    light = [x[:, 3:9, 3:9].mean() for x in (model.generate(1000, random_state=1), images)]
+    assert light[0] == pytest.approx(light[1], rel=0.07)
+
+
 def test_processes_that_share_each_step_end_alike():
     """Convolutions have gradients in another order of memory, which the fused optimizer takes as it comes."""
     fabric = pytest.importorskip("test_fabric", reason="lightning-fabric launches processes")
