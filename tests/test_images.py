@@ -304,7 +304,7 @@ def test_what_is_observed_is_labels_rectangles_and_scattered_pixels():
 
 @pytest.mark.slow
 def test_what_is_drawn_is_as_light_as_what_was_learned():
-    """Noise alone does not bury images that are light or dark as a whole: begun with it they come out dark."""
+    """Noise alone does not bury what is light or dark as a whole: begun with it, images come out dark."""
     rng = np.random.default_rng(0)
     images = np.zeros((1000, 12, 12))
     images[:, 3:9, 3:9] = rng.uniform(100, 250, (1000, 1, 1))
