@@ -115,7 +115,8 @@ class Noising(Diagnosing):
         """Draw variations of rows or images: a part of them is lost in noise, and drawn anew.
 
         SDEdit (Meng et al., ICLR 2022, arXiv 2108.01073, algorithm 1): the sampler begins on the way, with
-        the row in as much noise as there is at that step. Categories stay.
+        the row in as much noise as there is at that step; or at its own start, where nothing of the row is
+        left. Categories stay.
 
         Parameters
         ----------
@@ -149,9 +150,12 @@ class Noising(Diagnosing):
             with torch.inference_mode():
                 rows = self._seen(part, chunk)
                 given = Rows(torch.full_like(rows.numbers, torch.nan), rows.ids)
-                # What is missing has no number; any of unit spread will do.
-                spread = (model.schedule[first, 0] ** 2 + (~rows.present).float()).sqrt()
-                noisy = Rows(rows.clean + spread * normals[:, : rows.numbers.shape[1]], rows.ids)
+                if first:
+                    # What is missing has no number; any of unit spread will do.
+                    spread = (model.schedule[first, 0] ** 2 + (~rows.present).float()).sqrt()
+                    noisy = Rows(rows.clean + spread * normals[:, : rows.numbers.shape[1]], rows.ids)
+                else:  # the most noise does not hide all
+                    noisy = model.begin(normals, given)
                 *_, drawn = self._stepped(noisy, normals, uniforms, given, first)
                 new, _ = completer.decode(drawn, uniforms)
             numbers[start : start + chunk] = new[: len(part)].numpy()

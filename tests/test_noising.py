@@ -77,6 +77,8 @@ def test_variations_are_the_farther_off_the_stronger_they_are(digits):
     some = {name: column[:5] for name, column in NEW.items()}
     assert_array_equal(digits.vary(some, 0.7, random_state=0)["image"], made[0.7]["image"][:5])
     assert gap(digits.vary(NEW, 0.7, random_state=1)["image"], made[0.7]["image"]) > 5
+    others = {**NEW, "image": NEW["image"][::-1].copy()}
+    assert_array_equal(digits.vary(others, 1, random_state=0)["image"], made[1]["image"])  # nothing is left
 
 
 @pytest.mark.slow
