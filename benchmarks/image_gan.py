@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from images import DATA, HERE, Judge, asked, judge, peer  # sets the threads, before numpy
+from images import HERE, Judge, asked, fashion, judge, peer  # sets the threads, before numpy
 
 # isort: split
 import numpy as np
@@ -77,8 +77,7 @@ class Fashion:
     """Garments to learn from, and features of others to judge by."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        with np.load(DATA) as file:
-            data = dict(file)
+        data = fashion()
         self.judge: Judge = judge(data)
         learned = slice(min(args.images, 50_000) if args.tune else args.images)
         self.images, self.labels = data["x_train"][learned], data["y_train"][learned].astype(str)

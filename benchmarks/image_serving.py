@@ -26,14 +26,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from images import asked, judge
+from images import asked, fashion, judge
 
 import lookalike as la
 from lookalike import runtime
 from lookalike.evaluation.manifolds import frechet_distance
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent.parent / "shared" / "data" / "images" / "fashion_mnist.npz"
 TRAINED, BATCH, ROUNDS = 20_000, 64, 5
 STEPS = 8  # of the sampler: 32 evaluations of the network, half of them for guidance
 
@@ -62,8 +61,7 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    with np.load(DATA) as file:
-        data = dict(file)
+    data = fashion()
     images, labels = data["x_train"][:TRAINED], data["y_train"][:TRAINED].astype(str)
     model = la.Diffusion(width=128, max_steps=1000, batch_size=32, n_steps=STEPS, random_state=0)
     model.fit({"image": images, "label": labels})

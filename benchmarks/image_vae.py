@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from images import DATA, HERE, Judge, N, asked, judge, trained
+from images import DATA, HERE, Judge, N, asked, fashion, judge, trained
 from peers import interpreter
 
 from lookalike.evaluation.manifolds import frechet_distance, likeness
@@ -90,8 +90,7 @@ def main() -> None:
                 file.write(line + "\n")
 
     say(f"$ python benchmarks/image_vae.py {shlex.join(sys.argv[1:])}")
-    with np.load(DATA) as file:
-        data = dict(file)
+    data = fashion()
     network = judge(data)
     learned = slice(50_000 if args.tune else None)
     x, y = data["x_train"][learned], data["y_train"][learned]

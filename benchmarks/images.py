@@ -59,7 +59,7 @@ DATA = HERE.parent.parent / "shared" / "data" / "images" / "fashion_mnist.npz"
 EMOJI = DATA.with_name("emoji_captioned_pairs.npz")
 KEPT = HERE.parent / "build" / "images"
 N = 2000  # generated images
-LEAST_ACCURATE = {"judge": 0.92, "emoji": 0.7}
+LEAST_ACCURATE = {"fashion": 0.92, "emoji": 0.7}
 PEERS = ("DDPM", "DCGAN")
 SAMPLERS: tuple[dict[str, Any], ...] = (
     *({"n_steps": n} for n in (2, 3, 4, 8, 32)),
@@ -68,12 +68,13 @@ SAMPLERS: tuple[dict[str, Any], ...] = (
 
 
 def fashion() -> dict[str, np.ndarray]:
+    """Images, their labels by number, and the labels to ask for."""
     with np.load(DATA) as file:
-        return dict(file)
+        return {**file, "asked": asked()}
 
 
 def emoji() -> dict[str, np.ndarray]:
-    """Twemoji and their categories; beside them what the judge learns from as well."""
+    """Twemoji and their categories likewise; beside them what the judge learns from instead."""
     with np.load(EMOJI) as file:
         whose = np.unique([caption.split(":")[0] for caption in file["caption"]], return_inverse=True)[1]
         _, category = np.unique(file["category"], return_inverse=True)
@@ -84,9 +85,13 @@ def emoji() -> dict[str, np.ndarray]:
         "y_train": category[~test],
         "x_test": x[test],
         "y_test": category[test],
+        "asked": category[test][np.arange(N) * test.sum() // N],
         "x_judge": np.concatenate([x[~test], other[~test]]),
         "y_judge": np.tile(category[~test], 2),
     }
+
+
+SETS = {"fashion": fashion, "emoji": emoji}
 
 
 class Judge(nn.Module):
@@ -119,7 +124,7 @@ def tensor(images: np.ndarray) -> torch.Tensor:
     )
 
 
-def judge(data: dict[str, np.ndarray], name: str = "judge") -> Judge:
+def judge(data: dict[str, np.ndarray], name: str = "fashion") -> Judge:
     """The kept one, or one trained anew."""
     torch.manual_seed(0)  # noqa: TID251 - layers of torch draw from the global one
     images, named = (data.get(f"{part}_judge", data[f"{part}_train"]) for part in ("x", "y"))
@@ -175,14 +180,12 @@ def trained(
     return model, pace * model.n_iter_, time.process_time() - start
 
 
-def ours(
-    name: str, options: dict[str, Any], wanted: np.ndarray
-) -> Callable[[dict[str, np.ndarray], float, int], Any]:
+def ours(name: str, options: dict[str, Any]) -> Callable[[dict[str, np.ndarray], float, int], Any]:
     def run(data: dict[str, np.ndarray], seconds: float, seed: int) -> Any:
         table = {"image": data["x_train"], "label": data["y_train"].astype(str)}
         model, fit, whole = trained(name, table, seconds, seed, options)
         start = time.process_time()
-        made = model.generate(given={"label": wanted.astype(str)}, random_state=seed)["image"]
+        made = model.generate(given={"label": data["asked"].astype(str)}, random_state=seed)["image"]
         return made, fit, time.process_time() - start, model, whole
 
     return run
@@ -227,7 +230,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="Diffusion", help=f"ours, or of {', '.join(PEERS)}")
-    parser.add_argument("--data", default="fashion", choices=["fashion", "emoji"])
+    parser.add_argument("--data", default="fashion", choices=SETS)
     parser.add_argument("--options", default="{}", help="of ours, as JSON")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, default=1)
@@ -242,10 +245,8 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    in_colour = args.data == "emoji"
-    data = emoji() if in_colour else fashion()
-    network = judge(data, "emoji" if in_colour else "judge")
-    wanted = data["y_test"][np.arange(N) * len(data["y_test"]) // N] if in_colour else asked()
+    data = SETS[args.data]()
+    network = judge(data, args.data)
     features, named = network.look(data["x_test"])
     say(f"of real test images the judge names {(named == data['y_test']).mean():.3f} rightly")
     say(f"{'':24s} seed  fit s  whole s  ms/image  Frechet  label  precision recall density coverage")
@@ -255,7 +256,7 @@ def main() -> None:
     ) -> None:
         seen, classes = network.look(made)
         near = likeness(features[:N], seen)
-        right = f"{(classes == wanted).mean():.3f}" if label else "    -"
+        right = f"{(classes == data['asked']).mean():.3f}" if label else "    -"
         far = frechet_distance(features, seen)
         say(
             f"{name:24s} {seed:4d} {fit:6.0f} {whole:8.0f} {1e3 * generate / N:9.2f} {far:8.2f}"
@@ -264,7 +265,7 @@ def main() -> None:
 
     told("real", 0, data["x_train"][:N], 0, 0, 0, False)
     for name in filter(None, args.models.split(",")):
-        run = peer(name, args.peers) if name in PEERS else ours(name, json.loads(args.options), wanted)
+        run = peer(name, args.peers) if name in PEERS else ours(name, json.loads(args.options))
         for seed in range(args.seeds):
             made, fit, generate, model, whole = run(data, args.seconds, seed)
             told(name, seed, made, fit, whole, generate, name not in PEERS)
@@ -272,7 +273,7 @@ def main() -> None:
                 for sampler in SAMPLERS:
                     start = time.process_time()
                     made_so = model.with_sampler(**sampler).generate(
-                        given={"label": wanted.astype(str)}, random_state=seed
+                        given={"label": data["asked"].astype(str)}, random_state=seed
                     )
                     words = ", ".join(f"{key}={value}" for key, value in sampler.items())
                     told(words, seed, made_so["image"], 0, 0, time.process_time() - start, True)
@@ -281,9 +282,7 @@ def main() -> None:
                 args.picture.mkdir(parents=True, exist_ok=True)
                 la.contact_sheet(made[:100], args.picture / f"{name}.png", columns=10)
     if args.write:
-        with (HERE / "results" / f"{'emoji' if in_colour else 'images'}_{args.seconds:.0f}s.txt").open(
-            "a", encoding="utf-8"
-        ) as file:
+        with (HERE / "results" / f"{args.data}_{args.seconds:.0f}s.txt").open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 
 

@@ -58,9 +58,6 @@ class Rows(NamedTuple):
         return Rows(change(self.numbers), change(self.ids), units)
 
 
-HIDES = 0.36  # of how far away an image is that is lighter all over, is the most noise of images
-
-
 class Noise(NamedTuple):
     """Gaussian noise of random spread, the logarithm of which is normal.
 
@@ -401,6 +398,9 @@ class Layout(nn.Module):
         return numbers[:0]
 
 
+HIDES = 0.36  # the most noise of images, beside how far away one is that is lighter all over by a spread
+
+
 class ImageLayout(Layout):
     """An image, and categories beside it.
 
@@ -429,7 +429,6 @@ class ImageLayout(Layout):
     def __init__(self, shape: tuple[int, int, int], sizes: Sequence[int], columns: Sequence[int]) -> None:
         super().__init__(math.prod(shape), sizes, columns)
         self.shape, self.reach = shape, math.prod(shape) ** -0.5
-        # An image that is lighter all over by one spread is as far away as all its pixels together.
         self.noise = self.noise._replace(most=max(self.noise.most, HIDES / self.reach))
 
     def turns(self) -> Tensor:

@@ -160,8 +160,7 @@ class GAN(Family):
 
         How much more, as a share of what it thinks more of them than of made ones: the first of the two signs
         of Karras et al. (equation 1). The other, how many rows it tells rightly, is no sign here: a critic of
-        pairs tells nearly all from the start. Where no row can be held back, unseen ones
-        count as made ones.
+        pairs tells nearly all from the start. Where no row can be held back, unseen ones count as made ones.
         """
         assert self.chance is not None
         on_unseen = on_fake
