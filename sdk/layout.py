@@ -179,8 +179,8 @@ class Layout(nn.Module):
         That suits it.
     weight : int
         How much work a feature is to a network, beside one of a row.
-    guidance : float
-        That is worth its price when drawing.
+    guidance, autoguidance : float
+        That are worth their price when drawing.
     narrow : bool
         Whether networks of it learn as well in bfloat16, and faster where a device has it.
     prior_steps : int
@@ -198,7 +198,7 @@ class Layout(nn.Module):
     noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
     learning_rate = 2e-3
     weight = 1
-    guidance = 1.0
+    guidance = autoguidance = 1.0
     narrow = False
     prior_steps = 0
     buried = True
@@ -418,7 +418,7 @@ class ImageLayout(Layout):
     noise = Noise(0.0, 1.4, 0.1, Layout.noise.most)
     learning_rate = 8e-3
     weight = 20
-    guidance = 2.0
+    guidance, autoguidance = 2.0, 1.5
     narrow = True
     prior_steps = 6
     buried = False

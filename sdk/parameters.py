@@ -55,6 +55,7 @@ RANGES = {
     "beta": Range(0, math.inf),
     "gamma": Range(0, math.inf),
     "guidance": Range(0, 100),
+    "autoguidance": Range(0, 100),
     "sharpness": Range(0, math.inf),
     "truncation": Range(0, 1),
     "max_levels": Range(2, 1_000_000, whole=True),
@@ -67,6 +68,7 @@ CHOSEN_FROM_DATA = {
     "max_seconds",
     "learning_rate",
     "guidance",
+    "autoguidance",
 }
 """Parameters that may be None."""
 

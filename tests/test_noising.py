@@ -29,7 +29,9 @@ def gap(images, others=NEW["image"]):
 
 @pytest.fixture(scope="module")
 def digits():
-    return la.Diffusion(width=32, max_steps=400, n_steps=8, guidance=1, random_state=0).fit(rows(slice(1200)))
+    return la.Diffusion(width=32, max_steps=400, n_steps=8, guidance=1, autoguidance=1, random_state=0).fit(
+        rows(slice(1200))
+    )
 
 
 def tried(model, table, expected):

@@ -17,13 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.backbones import DENOISERS
+from lookalike.convolutional import UNet
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.family import Denoising
-from lookalike.networks import Fourier, initialise, linear
+from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
 RHO = 7.0  # how steps crowd towards little noise
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
 ROUNDS = 12  # in which a step is undone
+POOR_WIDTH, POOR_DEPTH, POOR_ROWS = 2, 1, 4  # half as wide, of one block, and from a quarter of the rows
+
+_Denoiser = ResidualMLP | UNet
 
 
 def undone(step: Callable[[Tensor], Tensor], after: Tensor) -> Tensor:
@@ -52,10 +56,17 @@ class Diffusion(Denoising):
     width, depth : int
     n_steps : int
         Of the sampler.
-    guidance : float, optional
-        By how much categories move what is drawn, beside what they do in the data.
+    guidance, autoguidance : float, optional
+        By how much categories, and being better than a poor network, move what is drawn; 1 is not at all.
+    alone : bool
+        Whether there is no poor network, even where the layout asks for one.
     generator : torch.Generator
         Draws the first weights.
+
+    Attributes
+    ----------
+    poor : Module or None
+        Learns the same, smaller and from fewer rows: draws are led away from its mistakes.
     """
 
     def __init__(
@@ -66,45 +77,80 @@ class Diffusion(Denoising):
         depth: int,
         n_steps: int,
         guidance: float | None = None,
+        autoguidance: float | None = None,
+        alone: bool = False,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.layout, self.n_steps = layout, n_steps
         self.guidance = layout.guidance if guidance is None else guidance
-        d = layout.n_numbers
+        self.autoguidance = layout.autoguidance if autoguidance is None else autoguidance
         steps = [self.stride(*ends, layout.noise) for ends in pairwise(self.sigmas(n_steps, layout.noise))]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.network = DENOISERS[len(layout.shape)](layout.shape, layout.width - d, width, depth, context=64)
+        network, about = DENOISERS[len(layout.shape)], (layout.shape, layout.width - layout.n_numbers)
+        self.network = network(*about, width, depth, context=64)
         initialise(self, generator, zero=self.network.modulators())
+        self.poor: _Denoiser | None = None
+        if layout.autoguidance != 1 and not alone:
+            self.poor = network(*about, max(width // POOR_WIDTH, 1), POOR_DEPTH, context=64)
+            initialise(self.poor, generator, zero=self.poor.modulators())
 
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the clean row by the preconditioned network."""
+        return self._estimate(self.network, x, sigma, observed)
+
+    def _estimate(
+        self, network: _Denoiser, x: Tensor, sigma: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
         d = self.layout.n_numbers
         noisy, shown = x[:, :d], x[:, d:]
         # Preconditioning, Table 1 of EDM with sigma_data = 1; what is observed has no noise.
         hidden, c_in = 1 - observed, 1 / (sigma**2 + 1).sqrt()
         c_skip, c_out, c_in = 1 + hidden * (c_in**2 - 1), hidden * (sigma * c_in), 1 + hidden * (c_in - 1)
         seen = torch.cat([c_in * noisy, shown], 1)
-        out = self.network(seen, observed, context=self.embed(sigma[:, 0].log() / 4))
+        out = network(seen, observed, context=self.embed(sigma[:, 0].log() / 4))
         return c_skip * noisy + c_out * out[:, :d], out[:, d:]
 
     def guided(self, z: Tensor, ids: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """What `denoise` estimates, moved away from what it would without categories.
+        """What `denoise` estimates, moved away from what it would without categories, and poorly.
 
-        Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): 1 is none, 0 leaves the categories
-        out. What is completed is not guided: how draws differ tells how sure they are.
+        Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) and autoguidance (Karras, Aittala,
+        Kynkäänniemi, Lehtinen, Aila and Laine, "Guiding a diffusion model with a bad version of itself",
+        NeurIPS 2024, arXiv 2406.02507, equation 3): where either goes wrong, the better estimate still errs
+        the same way, but less. 1 is none; without categories, 0 leaves them out. What is completed is not
+        guided: how draws differ tells how sure they are.
         """
-        expected, scores = self.denoise(self.layout.join(z, ids), sigma, observed)
-        if self.guidance == 1 or not (self.layout.sizes and self.layout.n_numbers):
-            return expected, scores
-        without, _ = self.denoise(self.layout.join(z, torch.full_like(ids, -1)), sigma, observed)
-        more = (self.guidance - 1) * (1 - observed.amax(1, keepdim=True))
-        return expected + more * (expected - without), scores
+        x = self.layout.join(z, ids)
+        expected, scores = self.denoise(x, sigma, observed)
+        away: list[Tensor] = []
+        if self.guidance != 1 and self.layout.sizes and self.layout.n_numbers:
+            hidden = self.layout.join(z, torch.full_like(ids, -1))
+            away.append((self.guidance - 1) * (expected - self.denoise(hidden, sigma, observed)[0]))
+        if self.autoguidance != 1 and self.poor is not None:
+            poorly, _ = self._estimate(self.poor, x, sigma, observed)
+            away.append((self.autoguidance - 1) * (expected - poorly))
+        if away:
+            expected = expected + (1 - observed.amax(1, keepdim=True)) * reduce(torch.add, away)
+        return expected, scores
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """What the network loses, and what the poor one does."""
+        yield (
+            self._loss(self.network, rows, generator),
+            [*self.embed.parameters(), *self.network.parameters()],
+        )
+        if self.poor is not None:
+            few = rows.take(slice(max(rows.n // POOR_ROWS, 1)))
+            yield self._loss(self.poor, few, generator), list(self.poor.parameters())
+
+    def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """What the network loses: the poor one is to stay poor."""
+        return self._loss(self.network, rows, generator)
+
+    def _loss(self, network: _Denoiser, rows: Rows, generator: torch.Generator) -> Tensor:
         """EDM's weighted denoising error plus the cross-entropy of hidden categories, each a cell."""
         layout, n, device = self.layout, rows.n, rows.numbers.device
         d = layout.n_numbers
@@ -123,12 +169,11 @@ class Diffusion(Denoising):
             :, d:
         ]
         x = layout.join(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1))
-        expected, scores = self.denoise(x, sigma, given)
+        expected, scores = self._estimate(network, x, sigma, given)
         weight = (sigma**2 + 1) / sigma**2
         error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
         surprise = layout.category_nll(scores, rows.ids.masked_fill(~hidden, -1))
-        loss = (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
-        yield loss, list(self.parameters())
+        return (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
 
     @property
     def noise_size(self) -> tuple[int, int]:

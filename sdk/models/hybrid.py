@@ -72,7 +72,9 @@ class Hybrid(Denoising):
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
-        self.teacher = Diffusion(layout, width=width, depth=depth, n_steps=n_steps, generator=generator)
+        self.teacher = Diffusion(
+            layout, width=width, depth=depth, n_steps=n_steps, alone=True, generator=generator
+        )
         levels = self.levels(n_steps, layout.noise)
         steps = [(*now, *after) for now, after in zip(levels, [*levels[1:], (0.0, 0.0)], strict=True)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
