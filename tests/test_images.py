@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 import lookalike as la
+from lookalike.evaluation.manifolds import likeness
 from lookalike.images import Image
 from lookalike.layout import ImageLayout, Rows
 from lookalike.models.diffusion import Diffusion
@@ -77,6 +78,11 @@ def test_a_fitted_model_takes_other_samplers(digits, judge):
     blind, _ = drawn(guidance=0)
     strict, _ = drawn(guidance=3)
     assert blind < 0.3 < whole <= strict
+    flat = PIXELS[TEST].reshape(-1, 64).astype(float)
+    alone, led = (
+        likeness(flat[:400], drawn(autoguidance=much)[1].reshape(-1, 64)).recall for much in (1, 2.5)
+    )
+    assert led > alone + 0.05  # away from a poorer network: more kinds of each digit
     rows = {"image": PIXELS[TEST][:20], "label": LABELS[TEST][:20]}
     other = digits.with_sampler(n_steps=2)
     assert_array_equal(other.score_samples(rows), digits.score_samples(rows))
