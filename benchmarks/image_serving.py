@@ -34,7 +34,7 @@ from lookalike.evaluation.manifolds import frechet_distance
 
 HERE = Path(__file__).resolve().parent
 TRAINED, BATCH, ROUNDS = 20_000, 64, 5
-STEPS = 8  # of the sampler: 32 evaluations of the network, half of them for guidance
+STEPS = 8  # of the sampler, in each two guided estimates: four calls of the network, two of the poorer one
 
 
 def timed(calls: list[Callable[[], Any]]) -> tuple[list[float], list[Any]]:
