@@ -198,7 +198,7 @@ class Estimator(Face, OutlierMixin, BaseEstimator):
             parts = dataset.encoded(schema, np.sort(drawn[order[: part + watch]]))
             if model.wary:
                 parts = (p.rows(~strays(_afar(codec, memory, p), afar).cpu().numpy()) for p in parts)
-            data = stack.enter_context(stored(map(encoded, parts)))
+            data = stack.enter_context(stored(map(encoded, parts), codec.numbers.quantile))
         stops_early = self.early_stopping and watch >= FEWEST_WATCHED
         held_out = unseen if stops_early else None
         size = self.batch_size or self._batch(n, codec.layout)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,7 +31,8 @@ ENCODED = 8192  # rows to train on that are encoded at once
 ATOM_SHARE = 0.01  # of the column's rows
 TABLES = ("value", "low", "high", "location", "scale")
 OF_PIXELS = ("location", "scale", "least", "most", "step")
-FARTHEST_PIXEL = 4.0  # standard scores
+FARTHEST_PIXEL = 4.0  # standard scores of the farthest pixel of an image, in the mean over images
+FINEST_PIXELS = 2.0**-20  # of the range: where they hardly differ, the spread that their scores go by
 LINEAR_TO = 3.0  # standard scores beyond it grow like a logarithm
 FARTHEST = 1e38  # standard scores are told apart up to it: so far does float32 reach
 
@@ -111,7 +112,12 @@ class Coordinates(nn.Module, ABC):
 
     @abstractmethod
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The normal distribution function of the scores where each value begins, and where it ends."""
+        """Where each value begins and where it ends, on the scale on which it is evenly spread between."""
+
+    @staticmethod
+    @abstractmethod
+    def quantile(drawn: Tensor) -> Tensor:
+        """Scores of what was drawn from intervals."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
@@ -229,6 +235,10 @@ class Numbers(Coordinates):
         """Normal scores in float32; beyond the values seen they go on as standard scores do; NaN stays."""
         return self(x)[0]
 
+    @staticmethod
+    def quantile(drawn: Tensor) -> Tensor:
+        return torch.special.ndtri(drawn)
+
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution function below and at each value: equal unless the value is an atom."""
         knot = torch.searchsorted(self.value, x.T.contiguous()).clamp(max=self.value.shape[1] - 1)
@@ -303,12 +313,16 @@ class Pixels(Coordinates):
 
     @classmethod
     def fit(cls, numbers: Floats, image: Raster) -> Pixels:
-        """Learn from an array of shape (n, pixels)."""
-        least, most = image.low, image.high
+        """Learn from an array of shape (n, pixels).
+
+        The scale is the spread of what was seen, however little that is of what values may lie between. Where
+        few pixels are light or dark, that would put them too far out for noise to hide.
+        """
+        least, most, step = image.low, image.high, float(image.whole)
         mean, spread = float(numbers.mean()), float(numbers.std())
-        # Nearer to the middle than float32 tells probabilities apart.
-        scale = max(spread, (most - mean) / FARTHEST_PIXEL, (mean - least) / FARTHEST_PIXEL)
-        found = (mean, scale, least, most, float(image.whole))
+        farthest = float(np.maximum(numbers.max(1) - mean, mean - numbers.min(1)).mean())
+        scale = max(spread, max(farthest, step) / FARTHEST_PIXEL, FINEST_PIXELS * (most - least))
+        found = (mean, scale, least, most, step)
         return cls(image.grid, *(torch.tensor(value, dtype=torch.float64) for value in found))
 
     def layout(self, sizes: Sequence[int], columns: Sequence[int]) -> Layout:
@@ -325,7 +339,11 @@ class Pixels(Coordinates):
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         half = self.step / 2
         low, high = ((x + side * half - self.location) / self.scale for side in (-1, 1))
-        return torch.special.ndtr(low), torch.special.ndtr(high)
+        return low, high
+
+    @staticmethod
+    def quantile(drawn: Tensor) -> Tensor:
+        return drawn
 
     def decode(self, z: Tensor) -> Tensor:
         return self.restore(z).clamp(self.least, self.most)
@@ -348,15 +366,32 @@ def fit_coordinates(numbers: Floats, most_values: int, image: Raster | None) -> 
 
 
 class TrainingRows(nn.Module):
-    """Encoded training rows, compact; atoms are drawn anew inside their intervals for every batch."""
+    """Encoded training rows, compact; atoms are drawn anew inside their intervals for every batch.
+
+    Parameters
+    ----------
+    quantile : callable
+        Of the coordinates.
+    low, high : Tensor of shape (n, n_numbers), float32
+    ids : Tensor of shape (n, n_categories), int32
+    units : Tensor of shape (n, n_numbers), float32, optional
+    """
 
     low: Tensor
     high: Tensor
     ids: Tensor
     units: Tensor | None
 
-    def __init__(self, low: Tensor, high: Tensor, ids: Tensor, units: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        quantile: Callable[[Tensor], Tensor],
+        low: Tensor,
+        high: Tensor,
+        ids: Tensor,
+        units: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.quantile = quantile
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.register_buffer("ids", ids)
@@ -369,7 +404,7 @@ class TrainingRows(nn.Module):
         index, device = index.to(self.low.device), generator.device  # rows may be too many for the device
         low, high, ids = (table[index].to(device) for table in (self.low, self.high, self.ids))
         u = torch.rand(low.shape, generator=generator, device=device)
-        numbers = torch.special.ndtri(low + u * (high - low))
+        numbers = self.quantile(low + u * (high - low))
         return Rows(numbers, ids.long(), None if self.units is None else self.units[index].to(device))
 
 
@@ -498,7 +533,7 @@ class TableCodec(nn.Module):
             coded[part] = self._ids(numbers[part], ids[part])
             if units is not None:
                 units[part] = self.numbers.standard(numbers[part])
-        return TrainingRows(low, high, coded, units)
+        return TrainingRows(self.numbers.quantile, low, high, coded, units)
 
     def decode(self, rows: Rows, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers (n, d) float64 and levels (n, c) int64, levels of the whole column again.

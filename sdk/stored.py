@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lookalike.errors import TrainingError
 from lookalike.preprocessing import TrainingRows
 
 
 @contextmanager
-def stored(parts: Iterable[TrainingRows]) -> Iterator[TrainingRows]:
-    """Put rows below each other into a temporary file, and hand them out from there.
+def stored(parts: Iterable[TrainingRows], quantile: Callable[[Tensor], Tensor]) -> Iterator[TrainingRows]:
+    """Put rows of one quantile function below each other into a temporary file, and hand them out from there.
 
     The file has no name: it is gone when the block ends, or the process, however they end. It stands in the
     folder that the environment variable TMPDIR names.
@@ -27,7 +28,7 @@ def stored(parts: Iterable[TrainingRows]) -> Iterator[TrainingRows]:
         If the disk is full.
     """
     with tempfile.TemporaryFile() as file:
-        yield _opened(file, *_written(file, parts))
+        yield TrainingRows(quantile, *_opened(file, *_written(file, parts)))
 
 
 def _written(file: IO[bytes], parts: Iterable[TrainingRows]) -> tuple[int, list[int]]:
@@ -47,9 +48,9 @@ def _written(file: IO[bytes], parts: Iterable[TrainingRows]) -> tuple[int, list[
     return n, widths
 
 
-def _opened(file: IO[bytes], n: int, widths: list[int]) -> TrainingRows:
+def _opened(file: IO[bytes], n: int, widths: list[int]) -> Iterator[Tensor]:
     # Written to by nobody: torch knows no read-only tensors.
     rows = np.memmap(file, np.float32, "r+", shape=(n, sum(widths)))
     ends = np.cumsum(widths)[:-1]
     low, high, ids, *units = np.split(np.asarray(rows), ends, axis=1)
-    return TrainingRows(*map(torch.from_numpy, (low, high, ids.view(np.int32), *units)))
+    return map(torch.from_numpy, (low, high, ids.view(np.int32), *units))

@@ -72,6 +72,20 @@ def test_a_file_scores_images_as_the_model_does(digits, served):
 
 
 @pytest.mark.slow
+def test_a_file_of_dim_images_scores_lighter_ones_as_the_model_does(tmp_path):
+    dim = DIGITS.images.astype(np.uint8)
+    model = la.Diffusion(**QUICK, memory=64).fit(dim[:200])
+    model.export(tmp_path / "m.onnx", explain=False)
+    served = runtime.load(tmp_path / "m.onnx", device="cpu", threads=1)
+    light = np.concatenate([dim[600:620], PIXELS[600:620], np.full((1, 8, 8), 255, np.uint8)])
+    scores = model.score_samples(light)
+    assert np.isfinite(scores).all()
+    assert scores[20:].max() < scores[:20].min()
+    assert_allclose(served.score_samples(light), scores, rtol=1e-5)
+    assert np.isfinite(model.explain(light, tested=0).shares).all()
+
+
+@pytest.mark.slow
 def test_images_drawn_by_a_file_are_those_that_the_model_generates(digits, served):
     model = served("generate")
     for given in (None, {"label": "3"}, {"label": la.Balanced()}):

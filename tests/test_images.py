@@ -18,6 +18,7 @@ from lookalike.evaluation.manifolds import likeness
 from lookalike.images import Image
 from lookalike.layout import ImageLayout, Rows
 from lookalike.models.diffusion import Diffusion
+from lookalike.preprocessing import Pixels, TableCodec
 from lookalike.schema import Schema, Table
 from lookalike.vetting import vetted_schema
 
@@ -190,6 +191,54 @@ def test_decode_undoes_encode_for_images(images):
     assert_array_equal(back, images)
     assert back.dtype == images.dtype
     assert Schema.from_dict(schema.to_dict()).decode(table).tobytes() == images.tobytes()
+
+
+HOT = (DIGITS.images * 256).astype(np.uint16)  # of twelve bits, but for one pixel
+HOT[3, 4, 4] = 65535
+DIM = {
+    "shades": DIGITS.images.astype(np.uint8),
+    "a hot pixel": HOT,
+    "floats": np.float32(DIGITS.images / 9e4),
+}
+
+
+@pytest.mark.parametrize("images", DIM.values(), ids=DIM.keys())
+def test_images_that_use_little_of_their_range_are_learned_in_unit_spread(images):
+    schema = Schema.fit(images)
+    numbers = torch.from_numpy(schema.encode(images).numbers)
+    pixels = Pixels.fit(numbers.numpy(), schema.raster)
+    codec = TableCodec(pixels, [], [], [], [0] * 64, 128)
+    rows = codec.training_rows(numbers, torch.zeros(len(images), 0, dtype=torch.long))
+    drawn = rows.batch(torch.arange(len(images)), torch.Generator().manual_seed(0)).numbers
+    assert drawn.std() == pytest.approx(1, abs=0.02)
+    assert ((pixels.restore(drawn) - numbers).abs() <= 0.501 * pixels.step + 1e-9).all()
+    far = torch.linspace(schema.raster.low, schema.raster.high, 64, dtype=torch.float64)[None].round()
+    for x in (numbers, far):
+        back = pixels.decode(pixels.encode(x).double()).numpy()
+        pictures = schema.decode(Table(back, np.zeros((len(x), 0), int)))
+        assert_allclose(pictures, x.reshape(-1, 8, 8).numpy().astype(images.dtype), rtol=1e-6, atol=1e-10)
+
+
+def test_where_pixels_hardly_differ_scores_are_finite():
+    flat = np.zeros((40, 6, 6))
+    flat[0, 0, 0] = 1  # and may be held out, so that nothing differs of what is learned
+    for dtype in ("u1", "f4"):
+        model = la.Diffusion(**QUICK).fit(flat.astype(dtype))
+        few, lit = model.score_samples(flat.astype(dtype)), np.full((3, 6, 6), 255 if dtype == "u1" else 1)
+        assert np.isfinite(few).all()
+        assert model.score_samples(lit.astype(dtype)).max() < few.min()
+
+
+@pytest.mark.slow
+def test_labels_of_dim_images_are_learned_as_those_of_others(digits):
+    def named(model, images):
+        odd = {"image": images[TEST], "label": np.roll(LABELS[TEST], 1)}
+        return (model.explain(odd, tested=0).expected["label"] == LABELS[TEST]).mean()
+
+    shades = DIM["shades"]
+    model = la.Diffusion(width=64, max_steps=500, n_steps=8, random_state=0)
+    model.fit({"image": shades[TRAIN], "label": LABELS[TRAIN]})
+    assert named(model, shades) > 0.9 * named(digits, PIXELS) > 0.4  # chance is 0.1
 
 
 @pytest.fixture(scope="module")
