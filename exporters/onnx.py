@@ -55,7 +55,6 @@ from lookalike.verbs import Completer, Scorer
 
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
-WEIGHTS = 1024  # bytes of a tensor from which on it is looked for among the others
 AGREEMENT = 0.9, 0.999  # of draws and of scores in int8 with those in float32, at least
 
 
@@ -329,12 +328,11 @@ def _joined(parts: Sequence[Part], inputs: Sequence[Any], outputs: Sequence[Any]
     names: dict[str, str] = {}
     tensors = []
     for tensor in (tensor for part in parts for tensor in part.initializers):
-        if tensor.ByteSize() >= WEIGHTS:
-            bare = type(tensor)()
-            bare.CopyFrom(tensor)
-            bare.ClearField("name")
-            names[tensor.name] = held.setdefault(bare.SerializeToString(deterministic=True), tensor.name)
-        if names.get(tensor.name, tensor.name) == tensor.name:
+        bare = type(tensor)()
+        bare.CopyFrom(tensor)
+        bare.ClearField("name")
+        names[tensor.name] = held.setdefault(bare.SerializeToString(deterministic=True), tensor.name)
+        if names[tensor.name] == tensor.name:
             tensors.append(tensor)
     nodes = [reading(names, node) for part in parts for node in part.nodes]
     return Part(nodes, tensors, [*inputs], [*outputs])

@@ -42,6 +42,7 @@ from lookalike.exporters.columns import Draft
 from lookalike.exporters.tracing import UNROLLED
 from lookalike.exporters.verification import Arrays, Trial, opened, run
 from lookalike.schema import Table
+from lookalike.values import Array
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -132,6 +133,9 @@ class Plan:
         alike: dict[tuple[str, ...], list[Product]] = {}
         for product in products:
             alike.setdefault(product.weights, []).append(product)
+        for some in alike.values():  # what shares weights takes in one range: a bias is counted in its steps
+            low, high = zip(*(low_high[product.x] for product in some), strict=True)
+            low_high |= dict.fromkeys((product.x for product in some), (min(low), max(high)))
         work = {
             weights: sum(product.weight.size * places[product.watched[-1]] for product in some)
             for weights, some in alike.items()
@@ -165,11 +169,10 @@ class Plan:
         model = _parsed(data)
         products = {product.name: product for product in _products(model)}
         assert self.ranges.keys() <= products.keys()
-        draft = Draft("int8")
-        shared: dict[Hashable, list[str]] = {}
+        draft = _Sharing("int8")
         for node in model.graph.node:
             if node.name in self.ranges:
-                _draw(draft, shared, products[node.name], self.ranges[node.name])
+                _draw(draft, products[node.name], self.ranges[node.name])
             else:
                 draft.part.nodes.append(node)
         used = {name for node in draft.part.nodes for name in node.input}
@@ -182,31 +185,42 @@ class Plan:
         return quantized
 
 
-def _draw(
-    draft: Draft,
-    shared: dict[Hashable, list[str]],
-    product: Product,
-    ranges: Sequence[tuple[float, float]],
-) -> None:
-    """Add the nodes of a product; `shared` holds what several products have in common."""
+class _Sharing(Draft):
+    """A draft in which equal constants, and equal operations on the same values, are held once."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix)
+        self.held: dict[Hashable, str] = {}
+
+    def constant(self, value: Array | float) -> str:
+        array = np.asarray(value)
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self.held:
+            self.held[key] = super().constant(array)
+        return self.held[key]
+
+    def once(self, op: str, *inputs: str | Array | float, **attributes: int) -> str:
+        names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
+        key = op, *names, *attributes.items()
+        if key not in self.held:
+            self.held[key] = self(op, *names, **attributes)
+        return self.held[key]
+
+
+def _draw(draft: _Sharing, product: Product, ranges: Sequence[tuple[float, float]]) -> None:
+    """Add the nodes of a product."""
     others = tuple(k for k in range(product.weight.ndim) if k != product.axis)
     # A bias is counted in steps of x times those of its weights, in int32.
     steps = np.maximum(np.abs(product.weight).max(others) / LARGEST, np.abs(product.bias) * OF_BIAS)
     steps = np.maximum(steps, 1e-10).astype(np.float32)
+    weight = np.rint(product.weight / np.expand_dims(steps, others)).astype(np.int8)
     step, zero = _scale(ranges[0])
-    if product.x not in shared:
-        scale = [draft.constant(np.asarray(step)), draft.constant(np.asarray(zero))]
-        shared[product.x] = [draft("QuantizeLinear", product.x, *scale), *scale]
-    if product.weights not in shared:
-        weight = np.rint(product.weight / np.expand_dims(steps, others)).astype(np.int8)
-        zeros = np.zeros(len(steps), np.int8)
-        shared[product.weights] = [draft.constant(array) for array in (weight, steps, zeros)]
     both = step * steps
     bias = np.rint(product.bias / both.astype(np.float64)).astype(np.int32)
     factors = (
-        draft("DequantizeLinear", *shared[product.x]),
-        draft("DequantizeLinear", *shared[product.weights], axis=product.axis),
-        draft("DequantizeLinear", bias, both, axis=0),
+        draft.once("DequantizeLinear", draft.once("QuantizeLinear", product.x, step, zero), step, zero),
+        draft.once("DequantizeLinear", weight, steps, np.zeros(len(steps), np.int8), axis=product.axis),
+        draft.once("DequantizeLinear", bias, both, axis=0),
     )
     output = product.node.output[0]
     if not product.convolves:
@@ -214,15 +228,15 @@ def _draw(
         return
     made = draft("Conv", *factors)
     draft.part.nodes[-1].attribute.extend(product.node.attribute)
-    scale = [draft.constant(np.asarray(value)) for value in _scale(ranges[1])]
+    scale = _scale(ranges[1])
     draft("DequantizeLinear", draft("QuantizeLinear", made, *scale), *scale, output=output)
 
 
-def _scale(range_: tuple[float, float]) -> tuple[np.float32, np.int8]:
+def _scale(range_: tuple[float, float]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """The step between values of a range in int8, and where zero is, which is exact: it is what is absent."""
     low, high = min(range_[0], 0.0), max(range_[1], 0.0)
-    step = np.float32(max((high - low) / STEPS, FINEST))
-    return step, np.int8(round(-128 - low / float(step)))
+    step = np.array(max((high - low) / STEPS, FINEST), np.float32)
+    return step, np.array(round(-128 - low / float(step)), np.int8)
 
 
 def _parsed(data: bytes) -> ModelProto:
