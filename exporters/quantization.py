@@ -1,10 +1,11 @@
 """The matrix products and convolutions of a graph in 8-bit integers, judged by the graph they came from.
 
-    x --------------- QuantizeLinear -- DequantizeLinear --+
-    weights, int8 -------------------- DequantizeLinear --+-- Gemm -- float32
-    bias, int32 ---------------------- DequantizeLinear --+
+    x ------------- QuantizeLinear -- DequantizeLinear --+
+    weights, int8 ------------------- DequantizeLinear --+-- Gemm -- Add, of the bias -- float32
 
-    ... Conv -- QuantizeLinear -- DequantizeLinear -- float32
+    x ------------- QuantizeLinear -- DequantizeLinear --+
+    weights, int8 ------------------- DequantizeLinear --+
+    bias, int32 --------------------- DequantizeLinear --+-- Conv -- QuantizeLinear -- DequantizeLinear --
 
 The operators are standard ones; onnxruntime makes one integer product of each such group as it loads a file.
 
@@ -19,7 +20,7 @@ onnxruntime makes it uint8.
 
 **Where it hurts.** If ranks, or what is drawn, are not kept, the products that harm them most stay in
 float32: often the first of a network, which takes in a wider range than the others. Products of one weight,
-as in the steps of a sampler, go together.
+as in the steps of a sampler, go together, and hold what they share once.
 
 `onnxruntime.quantization` writes the same products, to the bit. But it moves the weights of the model it is
 given to files, and sets up the root logger of the process; so its part is done here.
@@ -133,9 +134,6 @@ class Plan:
         alike: dict[tuple[str, ...], list[Product]] = {}
         for product in products:
             alike.setdefault(product.weights, []).append(product)
-        for some in alike.values():  # what shares weights takes in one range: a bias is counted in its steps
-            low, high = zip(*(low_high[product.x] for product in some), strict=True)
-            low_high |= dict.fromkeys((product.x for product in some), (min(low), max(high)))
         work = {
             weights: sum(product.weight.size * places[product.watched[-1]] for product in some)
             for weights, some in alike.items()
@@ -210,23 +208,22 @@ class _Sharing(Draft):
 def _draw(draft: _Sharing, product: Product, ranges: Sequence[tuple[float, float]]) -> None:
     """Add the nodes of a product."""
     others = tuple(k for k in range(product.weight.ndim) if k != product.axis)
-    # A bias is counted in steps of x times those of its weights, in int32.
+    # The bias of a convolution is counted in steps of x times those of its weights, in int32.
     steps = np.maximum(np.abs(product.weight).max(others) / LARGEST, np.abs(product.bias) * OF_BIAS)
     steps = np.maximum(steps, 1e-10).astype(np.float32)
     weight = np.rint(product.weight / np.expand_dims(steps, others)).astype(np.int8)
     step, zero = _scale(ranges[0])
-    both = step * steps
-    bias = np.rint(product.bias / both.astype(np.float64)).astype(np.int32)
     factors = (
         draft.once("DequantizeLinear", draft.once("QuantizeLinear", product.x, step, zero), step, zero),
         draft.once("DequantizeLinear", weight, steps, np.zeros(len(steps), np.int8), axis=product.axis),
-        draft.once("DequantizeLinear", bias, both, axis=0),
     )
     output = product.node.output[0]
-    if not product.convolves:
-        draft("Gemm", *factors, output=output)
+    if not product.convolves:  # the bias, which can be long, is then the same whatever the range of x
+        draft("Add", draft("Gemm", *factors), product.bias, output=output)
         return
-    made = draft("Conv", *factors)
+    both = step * steps
+    bias = np.rint(product.bias / both.astype(np.float64)).astype(np.int32)
+    made = draft("Conv", *factors, draft.once("DequantizeLinear", bias, both, axis=0))
     draft.part.nodes[-1].attribute.extend(product.node.attribute)
     scale = _scale(ranges[1])
     draft("DequantizeLinear", draft("QuantizeLinear", made, *scale), *scale, output=output)

@@ -122,7 +122,7 @@ def test_images_drawn_in_bytes_are_nearly_the_same(digits, served, tmp_path, cap
     files = (onnx.load_from_string(m._contents.data) for m in (model, served("generate")))
     held, before = (list(map(onnx.numpy_helper.to_array, file.graph.initializer)) for file in files)
     assert any(a.dtype == np.int8 for a in held if a.ndim == 4)
-    # Steps share what they multiply with, and the biases, which are counted in its steps.
+    # Steps of the sampler share what they multiply with.
     assert sum(a.nbytes for a in held) < 0.4 * sum(a.nbytes for a in before)
     layers = [(a.dtype, a.shape, a.tobytes()) for a in held if a.dtype in (np.int8, np.int32) and a.ndim]
     assert len(set(layers)) == len(layers)
