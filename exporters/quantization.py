@@ -197,7 +197,7 @@ class _Sharing(Draft):
             self.held[key] = super().constant(array)
         return self.held[key]
 
-    def once(self, op: str, *inputs: str | Array | float, **attributes: int) -> str:
+    def once(self, op: str, *inputs: str | Array | float, **attributes: Any) -> str:
         names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
         key = op, *names, *attributes.items()
         if key not in self.held:
