@@ -24,6 +24,7 @@ from lookalike.networks import ResidualMLP, initialise
 
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
+LEVELS = 8  # of noise, at which each latent fits the prior in a step: posteriors move, and it has to keep up
 RECONSTRUCTED, COMPLETED = slice(None, None, 2), slice(1, None, 2)  # rows, as a critic sees them
 
 _Critic = ResidualMLP | ConvEncoder
@@ -36,7 +37,10 @@ def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tens
 
 
 class Latents(Layout):
-    """Latents in standard scores of a Gaussian prior, beside its mean and log-variance, which are given."""
+    """Latents in standard scores of a Gaussian prior, beside its mean and log-variance, which are given.
+
+    The mean is told in spreads: a wide prior lies far out, and a network reads all of it beside the scores.
+    """
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(3 * latent_dim, [], [0] * latent_dim + [1] * (2 * latent_dim))
@@ -46,7 +50,8 @@ class Latents(Layout):
 
     @staticmethod
     def rows(scores: Tensor, mu: Tensor, logvar: Tensor) -> Rows:
-        return Rows(torch.cat([scores, mu, logvar], 1), torch.empty_like(mu[:, :0], dtype=torch.long))
+        told = [scores, mu * (-logvar / 2).exp(), logvar]
+        return Rows(torch.cat(told, 1), torch.empty_like(mu[:, :0], dtype=torch.long))
 
 
 class _Drawn(NamedTuple):
@@ -168,7 +173,7 @@ class VAE(Family):
             loss = loss + self.sharpness * self._verdict(self.critic, real, made)
         yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
         if self.fitted is not None:
-            z, mu, logvar = (part.detach() for part in drawn[2:])
+            z, mu, logvar = (part.detach().repeat(LEVELS, 1) for part in drawn[2:])
             latents = Latents.rows((z - mu) * (-logvar / 2).exp(), mu, logvar)
             yield from self.fitted.objectives(latents, generator)
 
