@@ -56,6 +56,7 @@ from lookalike.verbs import Completer, Scorer
 KEY = "lookalike"  # of the metadata
 FORMAT = 1
 AGREEMENT = 0.9, 0.999  # of draws and of scores in int8 with those in float32, at least
+JUDGED = 256  # draws, at least, where there are as many rows: of few, chance would decide
 
 
 def export(
@@ -193,7 +194,7 @@ def _drawn_in_int8(
     """A graph that draws in int8, and what its metadata say otherwise than those of `data`."""
     rng, trials = np.random.default_rng(0), []
     for seed, half in enumerate(halves(trial.estimator, trial.real)):
-        rows = half.rows(slice(trial.n_drawn))
+        rows = half.rows(slice(max(trial.n_drawn, seed * JUDGED)))  # the second half is judged by
         n, width = len(rows), rows.numbers.shape[1] + rows.ids.shape[1]
         known = rng.random((n, width)) < rng.integers(2, size=(n, 1)) / 2  # of about every other row a half
         drawn_from = noise.rows(2 + seed, 0, n, *completer.noise_size)
