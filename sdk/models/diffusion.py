@@ -173,7 +173,7 @@ class Diffusion(Denoising):
         weight = (sigma**2 + 1) / sigma**2
         error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
         surprise = layout.category_nll(scores, rows.ids.masked_fill(~hidden, -1))
-        return (error.sum(1) + layout.say * surprise.sum(1)).mean() / layout.n_cells
+        return (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
 
     @property
     def noise_size(self) -> tuple[int, int]:
