@@ -200,8 +200,7 @@ def _drawn_in_int8(
         drawn_from = noise.rows(2 + seed, 0, n, *completer.noise_size)
         trials.append(trial.asked(completer, rows, known, *drawn_from)[1:])
     (known, feeds), (others, judging) = trials
-    # What few rows agree in says little, and what all steps lose adds up: half of what may be lost is spared.
-    plan = Plan.learn(data, feeds, (1 + min_agreement) / 2, partial(drawn_alike, known=known))
+    plan = Plan.learn(data, feeds, min_agreement, partial(drawn_alike, known=known))
     quantized = trial.of(data := plan.apply(data))
     found = quantized.run(judging)
     agreement, n = drawn_alike(trial.run(judging), found, others), len(others)

@@ -363,7 +363,7 @@ class Diffusion(Noising):
     depth : int
         Residual blocks of the network.
     n_steps : int
-        Of the sampler, two network calls each.
+        Of the sampler, two estimates each: one network call, and more with guidance.
     guidance : float, optional
         How strongly labels and other categories shape the numbers and images drawn: 1 as in the data, above
         it purer and less varied, at twice the cost (classifier-free guidance, Ho and Salimans 2022). By
