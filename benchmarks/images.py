@@ -6,7 +6,7 @@
     python benchmarks/images.py --data emoji --seconds 600 --write     # in colour
 
 The judge is a small convolutional network that names at least 92 % of the test images; it is trained once, in
-about two minutes, and kept in build/images. Figures are of its 128 features of 2,000 generated images: the
+about three minutes, and kept in build/images. Figures are of its 128 features of 2,000 generated images: the
 Fréchet distance to the 10,000 test images (not to be compared with one of Inception's features), precision,
 recall, density and coverage beside 2,000 test images, and how often the judge names the class asked for,
 where classes can be asked for. "real" are training images as if they were generated. One thread. Ours take as
@@ -135,7 +135,7 @@ def judge(data: dict[str, np.ndarray], name: str = "fashion") -> Judge:
         network.load_state_dict(load_file(kept))
     else:
         x, y = tensor(images), torch.from_numpy(named.astype(np.int64))
-        optimizer, epochs = torch.optim.Adam(network.parameters(), 2e-3), max(5, 60_000 // len(x))
+        optimizer, epochs = torch.optim.Adam(network.parameters(), 2e-3), max(6, 60_000 // len(x))
         for k in range(epochs):
             for i in torch.randperm(len(x)).split(128):
                 batch = torch.where(torch.rand(len(i), 1, 1, 1) < 0.5, x[i], x[i].flip(3))
