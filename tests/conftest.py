@@ -1,6 +1,7 @@
 """Settings that hold for every test, and the table and models that several files share."""
 
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first: with a file a worker, one that comes last keeps the others waiting."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What thousands of tests are made of stays: the collector need not walk over it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def people_table(n, seed):
