@@ -45,6 +45,8 @@ class Network(nn.Module):
         Draws the first weights.
     """
 
+    stages = (1.0,)
+
     def __init__(
         self, shape: tuple[int, int, int], n_classes: int, width: int, generator: torch.Generator
     ) -> None:
@@ -79,6 +81,9 @@ class Network(nn.Module):
     def fidelity(self, rows: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Cross-entropy of images as they are."""
         return nn.functional.cross_entropy(self(rows[0]), rows[1])
+
+    def start_stage(self, stage: int) -> None:
+        """There is one."""
 
     def settle(self) -> None:
         """Nothing follows from the weights."""

@@ -31,6 +31,8 @@ WARM_UP = 50  # steps
 N_EVALUATIONS = 20
 NOISE = 0.02  # of the gain since the first evaluation
 SHUFFLED = 1 << 22  # rows up to which an epoch has an order; those of more are drawn with replacement
+COUNTS = "step", "stage", "first", "end", "since_when", "told", "best_at"
+"""What a checkpoint tells of where a run is."""
 
 
 class Data(Protocol):
@@ -43,6 +45,11 @@ class Data(Protocol):
 
 class Trainable(Protocol):
     """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
+
+    @property
+    def stages(self) -> Sequence[float]: ...
+
+    def start_stage(self, stage: int) -> None: ...
 
     def pace(self, k: int) -> Pace: ...
 
@@ -125,9 +132,10 @@ class Schedule:
     n_steps : int
     batch_size : int
     learning_rate : float
-        Of Adam: warmed up over `WARM_UP` steps, then a cosine to zero.
+        Of Adam: warmed up over `WARM_UP` steps, then a cosine to zero; in each stage of the model anew.
     patience : int or None
-        Stop after this many of the 20 evaluations in a row without gain; None never stops early.
+        Stop after this many of the 20 evaluations in a row without gain, and go on to the next stage where
+        there is one; None never stops early.
     max_seconds : float or None
         Budget; the pace then decides how many steps there are: it is looked at after 2, 4, 8 and so on, and
         at each evaluation, and counts evaluations, callbacks and checkpoints in.
@@ -205,6 +213,8 @@ def train(
                 stops = first and run.tell(callbacks, progress)
                 if run.agreed(stops) and not run.history.ended:
                     run.history.ended = f"by a callback at step {run.step} of {run.n_steps}"
+                if run.goes_on and not run.history.ended:
+                    run.start(run.stage + 1)
                 if checkpoint is not None and first:
                     run.save(checkpoint, fingerprint)
                 run.plan()
@@ -251,22 +261,53 @@ class _Run:
         self.model, self.data, self.schedule, self.seed, self.peers = model, data, schedule, seed, peers
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
-        self.average = [p.detach().clone() for p in self.parameters]
-        self.best = self.average
-        self.optimizers: list[torch.optim.Adam] = []
-        self.resumed: dict[str, Tensor] = {}  # moments of optimisers that are yet to be made
-        self.step, self.n_steps = 0, schedule.n_steps
-        self.best_at = 0  # the evaluation, counted from 1
-        self.history = History()
-        self.losses: list[Tensor] = []
+        self.best = [p.detach().clone() for p in self.parameters]
+        self.step, self.history = 0, History()
         self.since = 0
         self.started = time.monotonic()
-        self.clocked: tuple[int, float] | None = None  # a step, and the seconds then
         self.epoch: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.start(0)
+
+    def start(self, stage: int) -> None:
+        """Begin a stage: a run of its own from the best weights, but rows, noise and history go on."""
+        self._put(self.best)
+        self.model.start_stage(stage)
+        self.stage, self.goes_on = stage, False
+        self.first, self.since_when, self.told = self.step, self.seconds, len(self.history.held_out)
+        self.end = self.first + self._length
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.best, self.best_at = self.average, self.told  # the evaluation, counted from 1
+        self.optimizers: list[torch.optim.Adam] = []
+        self.resumed: dict[str, Tensor] = {}  # moments of optimisers that are yet to be made
+        self.losses: list[Tensor] = []
+        self.clocked: tuple[int, float] | None = None  # a step, and the seconds then
+
+    def _planned(self, stage: int) -> int:
+        """Steps of all stages before this one, if nothing cuts them short."""
+        return math.ceil(self.schedule.n_steps * sum(self.model.stages[:stage]) - 1e-9)
+
+    @property
+    def _length(self) -> int:
+        """Steps of this stage, at most."""
+        return self._planned(self.stage + 1) - self._planned(self.stage)
+
+    @property
+    def n_steps(self) -> int:
+        """Of all stages, if later ones come to as much of their length as this one."""
+        later = self.schedule.n_steps - self._planned(self.stage + 1)
+        return self.end + round(later * (self.end - self.first) / self._length)
 
     @property
     def seconds(self) -> float:
         return self.history.seconds + time.monotonic() - self.started
+
+    @property
+    def _deadline(self) -> float | None:
+        """Second at which this stage is over: its share of what is left to it and to later ones."""
+        limit, shares = self.schedule.max_seconds, self.model.stages[self.stage :]
+        if limit is None:
+            return None
+        return self.since_when + (limit - self.since_when) * shares[0] / sum(shares)
 
     def _rows_of_step(self) -> Tensor:
         """Positions of this step's rows in an endless run of shuffled epochs; of very many, random ones."""
@@ -282,8 +323,9 @@ class _Run:
         return torch.cat(parts)
 
     def _learning_rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / WARM_UP)
-        return self.schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / self.n_steps))
+        k, n = self.step - self.first, self.end - self.first
+        warm = min(1.0, (k + 1) / WARM_UP)
+        return self.schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * k / n))
 
     def _optimizer(self, k: int, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         if k == len(self.optimizers):
@@ -307,25 +349,26 @@ class _Run:
         with self.peers.share(len(index)) as part, narrow:
             self._learn(index[part].to(self.device), seeded(self.seed, "step", self.step, self.device))
         # The average starts short, so that it forgets the random start.
-        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
+        k = self.step - self.first
+        decay = min(EMA_DECAY, (k + 1) / (k + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
         self.since += 1
-        if not self.step & (self.step - 1):
+        if not k & (k + 1):
             self.plan()
 
     def plan(self) -> None:
         """Make as many steps of the time that is left as the pace allows."""
-        limit, now = self.schedule.max_seconds, self.seconds
-        if limit is None or self.history.ended:
+        deadline, now = self._deadline, self.seconds
+        if deadline is None or self.history.ended:
             return
         if self.clocked is None:  # the first step takes longer: much is allocated once
             self.clocked = self.step, now
             return
         step, then = self.clocked
-        left = self.agreed((limit - now) * (self.step - step) / max(now - then, 1e-9))
-        self.n_steps = self.step + int(min(max(left, 0), self.schedule.n_steps - self.step))
+        left = self.agreed((deadline - now) * (self.step - step) / max(now - then, 1e-9))
+        self.end = self.step + int(min(max(left, 0), self.first + self._length - self.step))
 
     def _learn(self, index: Tensor, generator: torch.Generator) -> None:
         rows = self.data.batch(index, generator)
@@ -356,13 +399,13 @@ class _Run:
         return shared.item()
 
     def _is_late(self) -> bool:
-        limit = self.schedule.max_seconds
-        return limit is not None and self.agreed(self.seconds - limit) > 0
+        deadline = self._deadline
+        return deadline is not None and self.agreed(self.seconds - deadline) > 0
 
     def is_due(self) -> bool:
-        """Whether to evaluate now: 20 times in a run, at its end, and when its time is over."""
+        """Whether to evaluate now: 20 times in a run, at the end of a stage, and when its time is over."""
         late = self._is_late()
-        return self.since >= max(self.n_steps // N_EVALUATIONS, 1) or self.step >= self.n_steps or late
+        return self.since >= max(self.n_steps // N_EVALUATIONS, 1) or self.step >= self.end or late
 
     def evaluate(self, held_out: Any) -> Progress:
         """Look at the losses and, with the averaged weights, at the rows held out."""
@@ -374,30 +417,33 @@ class _Run:
         self.losses, self.since = [], 0
         history.step.append(self.step)
         history.loss.append(means)
-        watched = None
+        watched, ended = None, ""
         if held_out is not None:
             with self._averaged():
                 lost = self.model.fidelity(held_out, seeded(self.seed, "held out", 0, self.device)).item()
             watched = self.agreed(lost)
             self._check_finite(watched, "loss of held-out rows")
             history.held_out.append(watched)
-            best = min(history.held_out)
+            first, best = history.held_out[self.told], min(history.held_out[self.told :])
             # The slower the rate the better the weights: of equals within the noise, the last is the best.
-            if watched <= best + NOISE * (history.held_out[0] - best):
+            if watched <= best + NOISE * (first - best):
                 self.best = [a.clone() for a in self.average]
                 self.best_at = len(history.held_out)
             waited = len(history.held_out) - self.best_at
             patience = self.schedule.patience
             # While the rate warms up there is little to gain yet.
-            if patience is not None and waited >= patience and self.step > 2 * WARM_UP:
-                history.ended = f"early at step {self.step} of {self.n_steps}: no gain on held-out rows"
+            if patience is not None and waited >= patience and self.step - self.first > 2 * WARM_UP:
+                ended = f"early at step {self.step} of {self.n_steps}: no gain on held-out rows"
         else:
             self.best = self.average
-        if self.step >= self.n_steps:
-            cut = ", as many as max_seconds allows" if self.n_steps < self.schedule.n_steps else ""
-            history.ended = f"after {self.step} steps{cut}"
+        if self.step >= self.end:
+            cut = ", as many as max_seconds allows" if self.end < self.first + self._length else ""
+            ended = f"after {self.step} steps{cut}"
         elif self._is_late():
-            history.ended = f"after max_seconds at step {self.step} of {self.n_steps}"
+            ended = f"after max_seconds at step {self.step} of {self.n_steps}"
+        self.goes_on = bool(ended) and self._planned(self.stage + 1) < self.schedule.n_steps
+        if not self.goes_on:
+            history.ended = ended
         return Progress(self.step, self.n_steps, self.seconds, tuple(means), watched)
 
     def _check_finite(self, loss: float, what: str) -> None:
@@ -431,8 +477,11 @@ class _Run:
         self.model.settle()
 
     def settle(self) -> None:
-        """Leave the best weights in the model."""
+        """Leave the best weights in the model; of stages that it never came to, those they begin with."""
         self._put(self.best)
+        for stage in range(self.stage + 1, len(self.model.stages)):
+            self.model.start_stage(stage)
+        self.model.settle()
         self.history.seconds = self.seconds
 
     def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
@@ -447,9 +496,7 @@ class _Run:
                 tensors |= {f"optimizer.{k}.{i}.{name}": t for name, t in optimizer.state[p].items()}
         manifest = {
             "fingerprint": fingerprint,
-            "step": self.step,
-            "n_steps": self.n_steps,
-            "best_at": self.best_at,
+            **{name: getattr(self, name) for name in COUNTS},
             "history": asdict(self.history) | {"seconds": self.seconds},
         }
         arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
@@ -464,17 +511,19 @@ class _Run:
             )
         tensors = {name: torch.from_numpy(a.copy()).to(self.device) for name, a in arrays.items()}
         try:
+            self.step, self.history = manifest["step"], History(**manifest["history"])
+            self.start(manifest["stage"])
+            for name in COUNTS:
+                setattr(self, name, manifest[name])
             groups = {
                 group: [tensors[f"{group}.{i}"] for i in range(len(self.parameters))]
                 for group in ("weight", "average", "best")
             }
-            self.step, self.n_steps, self.best_at = (manifest[k] for k in ("step", "n_steps", "best_at"))
-            self.history = History(**manifest["history"])
             for group in groups.values():
                 for p, t in zip(self.parameters, group, strict=True):
                     if (p.shape, p.dtype) != (t.shape, t.dtype):
                         raise ValueError(f"a weight has shape {tuple(t.shape)}, not {tuple(p.shape)}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(
                 f"checkpoint {os.fspath(path)} does not fit this model: {error}. "
                 "Delete it, or give another path."

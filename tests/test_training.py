@@ -36,10 +36,15 @@ class Rows:
 class Mean(nn.Module):
     """Learns the mean of numbers; `spoil` and `script` stand in for losses that go wrong or up and down."""
 
+    stages = (1.0,)
+
     def __init__(self, script=(), spoil=None):
         super().__init__()
         self.w = nn.Parameter(torch.zeros(1))
         self.script, self.spoil, self.seen, self.batches = iter(script), spoil, [], []
+
+    def start_stage(self, stage):
+        self.stage = stage
 
     def pace(self, k):
         return Pace((0.9, 0.99))
@@ -62,6 +67,26 @@ def run(model, n_steps=400, held_out=None, values=None, **options):
     values = np.random.default_rng(0).normal(3, 1, 100) if values is None else values
     known = {k: options.pop(k) for k in ("patience", "max_seconds") if k in options}
     return train(model, Rows(values), held_out, Schedule(n_steps, 10, 0.05, **known), 0, **options)
+
+
+class Copied(Mean):
+    """Learns the mean, and then to be what it was then, from far off."""
+
+    stages = (0.6, 0.4)
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.copy = nn.Parameter(torch.zeros(1))
+
+    def start_stage(self, stage):
+        super().start_stage(stage)
+        if stage:
+            with torch.no_grad():
+                self.copy.copy_(self.w - 1)
+
+    def objectives(self, rows, generator):
+        ((loss, moved),) = super().objectives(rows, generator)
+        yield ((self.copy - self.w).square().sum(), [self.copy]) if self.stage else (loss, moved)
 
 
 # ---- the loop itself ----
@@ -143,6 +168,58 @@ def test_all_callbacks_are_told_and_any_of_them_may_stop():
     assert told[0].n_steps == 400
     assert told[0].held_out is None
     assert told[0].loss == tuple(history.loss[0])
+
+
+def test_stages_follow_one_another_from_the_best_weights():
+    model, told = Copied(), []
+    assert run(Copied(), n_steps=1).ended == "after 1 steps"  # too few for both
+    history = run(model, n_steps=401, callbacks=[lambda progress: told.append(progress)])
+    assert model.w.item() == pytest.approx(3, abs=0.2)
+    assert model.copy.item() == pytest.approx(model.w.item(), abs=0.05)
+    assert history.ended == "after 401 steps"
+    assert {progress.n_steps for progress in told} == {401}
+    assert 241 in history.step  # both rates come to zero: an evaluation ends each stage
+    assert len(model.batches) == 401
+
+
+def test_a_stage_that_gains_no_more_gives_way_to_the_next():
+    model = Copied(script=[5.0, *[9.0] * 5, *range(60, 0, -1)])
+    history = run(model, held_out=Rows(np.zeros(3)), patience=3)
+    assert 120 in history.step  # an evaluation in 20 steps, the sixth the first after the warm-up
+    assert history.ended == "after 280 steps"  # 160 are the second stage's, whenever it begins
+
+
+def test_each_stage_has_its_share_of_the_seconds():
+    model = Copied()
+    history = run(model, n_steps=10**6, max_seconds=2)
+    first = next(k for k, loss in enumerate(history.loss) if loss[0] < 0.5)
+    assert 0.4 < history.step[first - 1] / history.step[-1] < 0.8
+    assert history.seconds == pytest.approx(2, rel=0.2)
+    assert history.ended.startswith("after ")
+
+
+def test_a_run_that_is_stopped_leaves_later_stages_where_they_begin():
+    model = Copied()
+    run(model, callbacks=[lambda progress: True])
+    assert model.stage == 1
+    assert model.copy.item() == pytest.approx(model.w.item() - 1)
+
+
+@pytest.mark.parametrize("step", [3, 12, 17])
+def test_a_run_killed_in_any_stage_goes_on_to_the_same_bits(step, tmp_path):
+    def killed(progress):
+        if progress.step == step:
+            raise InterruptedError
+
+    unbroken, model = Copied(), Copied()
+    history = run(unbroken, n_steps=20)
+    with pytest.raises(InterruptedError):
+        run(model, n_steps=20, callbacks=[killed], checkpoint=tmp_path / "c")
+    model = Copied()
+    resumed = run(model, n_steps=20, checkpoint=tmp_path / "c")
+    assert resumed.step == history.step
+    assert resumed.loss == history.loss
+    assert (model.w, model.copy) == (unbroken.w, unbroken.copy)
 
 
 # ---- in an estimator ----
@@ -412,6 +489,6 @@ def test_progress_is_shown_when_asked_for(family, capsys):
 def test_a_checkpoint_can_be_read_by_people(family, tmp_path):
     family(**OPTIONS, checkpoint=tmp_path / "c").fit(TABLE)
     manifest, _ = archive.read(tmp_path / "c", kind="checkpoint")
-    assert manifest["step"] == manifest["n_steps"] == 60
+    assert manifest["step"] == manifest["end"] == 60
     assert manifest["history"]["ended"] == "after 60 steps"
     json.dumps(manifest)

@@ -28,12 +28,15 @@ class Model(nn.Module, ABC):
     wary : bool
         Whether strays are kept from it: what only scores must not learn anomalies, what generates must learn
         rare rows.
+    stages : tuple of float
+        Shares of the steps, and of the time, in which one thing is learned after the other; 1 in all.
     """
 
     layout: Layout
     betas: tuple[float, float] = (0.9, 0.99)
     measured: ClassVar[bool] = False
     wary: ClassVar[bool] = False
+    stages: tuple[float, ...] = (1.0,)
 
     @property
     def learning_rate(self) -> float:
@@ -46,6 +49,9 @@ class Model(nn.Module, ABC):
 
     def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
+
+    def start_stage(self, stage: int) -> None:
+        """Hear that a stage of training begins: losses and weights that move are its own."""
 
     def settle(self) -> None:
         """Work out what follows from the weights: they were changed from outside."""
