@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -17,6 +18,7 @@ from lookalike.errors import SchemaError
 from lookalike.estimator import Estimator
 from lookalike.layout import Layout
 from lookalike.models.diffusion import Diffusion as DiffusionModel
+from lookalike.models.distilled import Distilled
 from lookalike.models.family import Model
 from lookalike.models.gan import GAN as GANModel
 from lookalike.models.hybrid import Hybrid as HybridModel
@@ -526,20 +528,21 @@ class Hybrid(Noising):
     """A critic on top of a diffusion model: rows in a few large steps.
 
     Scores by the error of denoising the row, as `Diffusion` does; a student, trained beside the denoiser to
-    draw what it can only expect, generates in `n_steps`.
+    draw what it can only expect, generates in `n_steps`. Of images the student comes after the denoiser, and
+    learns to draw in few steps what that draws in many, without a critic.
 
     Parameters
     ----------
     latent_dim : int
-        Of the noise that each step of the student takes.
+        Of the noise that each step of the student takes; that of images takes none.
     width : int, optional
         Of the networks; 256 from 10,000 rows on, else 128.
     depth : int
-        Residual blocks of each network.
+        Residual blocks of each network; of images at the outer level, and three times as many at the inner.
     n_steps : int
         Of the sampler, two network calls each.
     gamma : float
-        Weight of the critic's gradient penalties.
+        Weight of the critic's gradient penalties, where there is one.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.
@@ -555,7 +558,8 @@ class Hybrid(Noising):
         Time budget of `fit`, of all it does: training takes what calibration will leave of it, at most.
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
-    learning_rate : float
+    learning_rate : float, optional
+        By default 2e-3, and 8e-3 for images.
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on. Off: the contest goes on
         getting better where what can be measured of it does not.
@@ -622,7 +626,7 @@ class Hybrid(Noising):
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         early_stopping: bool = False,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -653,15 +657,12 @@ class Hybrid(Noising):
         self.gamma = gamma
 
     def _build(self, layout: Layout, generator: torch.Generator, width: int) -> Model:
-        return HybridModel(
-            layout,
-            latent_dim=self.latent_dim,
-            width=width,
-            depth=self.depth,
-            n_steps=self.n_steps,
-            gamma=self.gamma,
-            generator=generator,
-        )
+        kinds: dict[int, Callable[..., Model]] = {
+            1: partial(HybridModel, latent_dim=self.latent_dim, gamma=self.gamma),
+            3: Distilled,
+        }
+        about = {"width": width, "depth": self.depth, "n_steps": self.n_steps, "generator": generator}
+        return kinds[len(layout.shape)](layout, **about)
 
 
 class Mixture(Noising):

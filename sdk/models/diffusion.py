@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,18 @@ ROUNDS = 12  # in which a step is undone
 POOR_WIDTH, POOR_DEPTH, POOR_ROWS = 2, 1, 4  # half as wide, of one block, and from a quarter of the rows
 
 _Denoiser = ResidualMLP | UNet
+
+
+class Noised(NamedTuple):
+    """Rows hidden in noise, and what is to be found out."""
+
+    numbers: Tensor  # (n, n_numbers)
+    ids: Tensor  # (n, n_categories)
+    sigma: Tensor  # (n, 1)
+    given: Tensor  # (n, n_numbers), float: 1 where there is no noise
+    clean: Tensor  # (n, n_numbers)
+    asked: Tensor  # (n, n_numbers), bool
+    hidden: Tensor  # (n, n_categories), -1 where nothing is asked
 
 
 def undone(step: Callable[[Tensor], Tensor], after: Tensor) -> Tensor:
@@ -151,7 +164,11 @@ class Diffusion(Denoising):
         return self._loss(self.network, rows, generator)
 
     def _loss(self, network: _Denoiser, rows: Rows, generator: torch.Generator) -> Tensor:
-        """EDM's weighted denoising error plus the cross-entropy of hidden categories, each a cell."""
+        noised = self.noised(rows, generator)
+        return self.lost(noised, network, noised.clean)
+
+    def noised(self, rows: Rows, generator: torch.Generator) -> Noised:
+        """Hide rows in noise of all levels, a part of each observed."""
         layout, n, device = self.layout, rows.n, rows.numbers.device
         d = layout.n_numbers
         known = layout.known(rows)
@@ -165,15 +182,25 @@ class Diffusion(Denoising):
         fill = torch.randn(n, d, generator=generator, device=device)
         clean = torch.where(known[:, :d], rows.numbers, fill)
         noise = torch.randn(n, d, generator=generator, device=device)
-        hidden = (torch.rand(n, layout.n_categories, generator=generator, device=device) < t) & ~observed[
-            :, d:
-        ]
-        x = layout.join(clean + sigma * (1 - given) * noise, rows.ids.masked_fill(hidden, -1))
-        expected, scores = self._estimate(network, x, sigma, given)
-        weight = (sigma**2 + 1) / sigma**2
-        error = weight * (expected - clean) ** 2 * (known[:, :d] & ~observed[:, :d])
-        surprise = layout.category_nll(scores, rows.ids.masked_fill(~hidden, -1))
-        return (error.sum(1) + surprise.sum(1)).mean() / layout.n_cells
+        hidden = torch.rand(n, layout.n_categories, generator=generator, device=device) < t
+        hidden = hidden & ~observed[:, d:]
+        return Noised(
+            clean + sigma * (1 - given) * noise,
+            rows.ids.masked_fill(hidden, -1),
+            sigma,
+            given,
+            clean,
+            known[:, :d] & ~observed[:, :d],
+            rows.ids.masked_fill(~hidden, -1),
+        )
+
+    def lost(self, noised: Noised, network: _Denoiser, aim: Tensor) -> Tensor:
+        """EDM's weighted error of coordinates plus the cross-entropy of hidden categories, each a cell."""
+        x, sigma = self.layout.join(noised.numbers, noised.ids), noised.sigma
+        expected, scores = self._estimate(network, x, sigma, noised.given)
+        error = (sigma**2 + 1) / sigma**2 * (expected - aim) ** 2 * noised.asked
+        surprise = self.layout.category_nll(scores, noised.hidden)
+        return (error.sum(1) + surprise.sum(1)).mean() / self.layout.n_cells
 
     @property
     def noise_size(self) -> tuple[int, int]:

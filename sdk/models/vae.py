@@ -25,6 +25,7 @@ from lookalike.networks import ResidualMLP, initialise
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
 LEVELS = 8  # of noise, at which each latent fits the prior in a step: posteriors move, and it has to keep up
+STAGES = 0.8, 0.2  # in the second the fitted prior learns alone: latents that move it cannot catch up with
 RECONSTRUCTED, COMPLETED = slice(None, None, 2), slice(1, None, 2)  # rows, as a critic sees them
 
 _Critic = ResidualMLP | ConvEncoder
@@ -54,12 +55,13 @@ class Latents(Layout):
         return Rows(torch.cat(told, 1), torch.empty_like(mu[:, :0], dtype=torch.long))
 
 
-class _Drawn(NamedTuple):
-    """What the bound was measured at."""
+class _Posterior(NamedTuple):
+    """What of rows is given, and a draw of their latents, each (n, latent_dim)."""
 
     given: Rows
-    mean: Tensor  # (n, n_numbers)
-    z: Tensor  # (n, latent_dim), as the next two
+    mu: Tensor
+    logvar: Tensor
+    z: Tensor
     prior_mu: Tensor
     prior_logvar: Tensor
 
@@ -103,7 +105,7 @@ class VAE(Family):
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps = layout, latent_dim, n_steps
-        self.beta, self.sharpness = beta, sharpness
+        self.beta, self.sharpness, self.stage = beta, sharpness, 0
         rank, about = len(layout.shape), (layout.shape, layout.width - layout.n_numbers)
         self.encoder = ENCODERS[rank](*about, 2 * latent_dim, width, depth)
         self.prior = ENCODERS[rank](*about, 2 * latent_dim, width, depth)
@@ -112,6 +114,7 @@ class VAE(Family):
         self.fitted: Diffusion | None = None
         self.critic: _Critic | None = None
         if layout.prior_steps:
+            self.stages = STAGES
             self.fitted = Diffusion(
                 Latents(latent_dim),
                 width=width,
@@ -147,50 +150,72 @@ class VAE(Family):
         gaussian = 0.5 * ((rows.clean - mean) ** 2 / logvar.exp() + logvar + math.log(2 * math.pi))
         return torch.cat([gaussian * rows.present, self.layout.category_nll(scores, rows.ids)], 1)
 
-    def _bound(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, _Drawn]:
-        """The negative evidence bound of what is not observed given what is (equation 6 of Ivanov et al.)."""
-        layout = self.layout
-        observed = layout.random_observed(rows.n, generator, rows.numbers.device)
-        given = layout.hide(rows, ~observed)
+    def _posterior(self, rows: Rows, generator: torch.Generator) -> _Posterior:
+        observed = self.layout.random_observed(rows.n, generator, rows.numbers.device)
+        given = self.layout.hide(rows, ~observed)
         mu, logvar = self._gaussian(self.encoder, rows)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
-        z = mu + noise * (logvar / 2).exp()
-        mean, spread, scores = self.decode(z, self._see(given))
-        surprise = (self._nll(rows, mean, spread, scores) * ~observed).sum(1)
-        prior_mu, prior_logvar = self._gaussian(self.prior, given)
-        divergence = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
-        loss = (surprise + self.beta * divergence).mean() / layout.n_cells
-        return loss, _Drawn(given, mean, z, prior_mu, prior_logvar)
+        return _Posterior(
+            given, mu, logvar, mu + noise * (logvar / 2).exp(), *self._gaussian(self.prior, given)
+        )
+
+    def _bound(self, rows: Rows, found: _Posterior) -> tuple[Tensor, Tensor]:
+        """The negative evidence bound of what is not observed given what is (equation 6 of Ivanov et al.).
+
+        And the coordinates that it was measured at, (n, n_numbers).
+        """
+        layout, given = self.layout, found.given
+        mean, spread, scores = self.decode(found.z, self._see(given))
+        surprise = (self._nll(rows, mean, spread, scores) * ~layout.known(given)).sum(1)
+        divergence = gaussian_kl(found.mu, found.logvar, found.prior_mu, found.prior_logvar)
+        return (surprise + self.beta * divergence).mean() / layout.n_cells, mean
+
+    def start_stage(self, stage: int) -> None:
+        self.stage = stage
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
-        """The bound, beside it the verdict of a critic that learns before, and what fits the prior after."""
-        loss, drawn = self._bound(rows, generator)
-        if self.critic is not None:
-            real, made = self._see(rows), self._shown(rows, drawn, generator)
-            yield self._contest(self.critic, real, made.detach()), list(self.critic.parameters())
-            loss = loss + self.sharpness * self._verdict(self.critic, real, made)
-        yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
+        """The bound, beside it the verdict of a critic that learns before, and what fits the prior after.
+
+        In the end the latents stay where they are, and the prior comes to fit them.
+        """
+        found = self._posterior(rows, generator)
+        if not self.stage:
+            loss, mean = self._bound(rows, found)
+            if self.critic is not None:
+                real, made = self._see(rows), self._shown(rows, mean, found, generator)
+                yield self._contest(self.critic, real, made.detach()), list(self.critic.parameters())
+                loss = loss + self.sharpness * self._verdict(self.critic, real, made)
+            yield loss, [p for m in (self.encoder, self.prior, self.decoder) for p in m.parameters()]
         if self.fitted is not None:
-            z, mu, logvar = (part.detach().repeat(LEVELS, 1) for part in drawn[2:])
-            latents = Latents.rows((z - mu) * (-logvar / 2).exp(), mu, logvar)
-            yield from self.fitted.objectives(latents, generator)
+            yield from self.fitted.objectives(self._latents(found), generator)
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """The bound: a contest says nothing."""
-        return self._bound(rows, generator)[0]
+        """The bound, and in the end how the prior fits: a contest says nothing."""
+        found = self._posterior(rows, generator)
+        if self.stage and self.fitted is not None:
+            return self.fitted.fidelity(self._latents(found), generator)
+        return self._bound(rows, found)[0]
 
-    def _shown(self, rows: Rows, drawn: _Drawn, generator: torch.Generator) -> Tensor:
+    @staticmethod
+    def _latents(found: _Posterior) -> Rows:
+        """Draws of latents as the fitted prior learns from them."""
+        z, mu, logvar = (part.detach().repeat(LEVELS, 1) for part in found[3:])
+        return Latents.rows((z - mu) * (-logvar / 2).exp(), mu, logvar)
+
+    def _shown(
+        self, rows: Rows, reconstructed: Tensor, found: _Posterior, generator: torch.Generator
+    ) -> Tensor:
         """Rows as the critic sees them made: reconstructed, or what is given of them completed by a draw."""
-        d, given = self.layout.n_numbers, drawn.given.take(COMPLETED)
-        mu, logvar = drawn.prior_mu[COMPLETED], drawn.prior_logvar[COMPLETED]
+        d, given = self.layout.n_numbers, found.given.take(COMPLETED)
+        mu, logvar = found.prior_mu[COMPLETED], found.prior_logvar[COMPLETED]
         with torch.no_grad():
             noise = torch.randn(mu.shape, generator=generator, device=mu.device)
             z = mu + self._fit(noise, mu, logvar) * (logvar / 2).exp()
-        mean = drawn.mean.clone()
+        mean = reconstructed.clone()
         mean[COMPLETED] = self.decode(z, self._see(given))[0]
-        real, unknown = self._see(rows), rows.present & ~drawn.given.present
+        real, unknown = self._see(rows), rows.present & ~found.given.present
         return torch.cat([torch.where(unknown, mean, real[:, :d]), real[:, d:]], 1)
 
     def _contest(self, critic: _Critic, real: Tensor, made: Tensor) -> Tensor:
