@@ -35,11 +35,15 @@ def macs_to_score(scorer: Scorer) -> int:
 def _to_train(model: Model, rows: Rows) -> int:
     model = copy.deepcopy(model).requires_grad_(True)  # some move themselves in a step
     generator = torch.Generator(rows.numbers.device).manual_seed(0)
-    with _Counter() as counter:
-        for loss, parameters in model.objectives(rows, generator):
-            if parameters:
-                torch.autograd.grad(loss, parameters, allow_unused=True)
-    return counter.macs // COUNTED
+    mean = 0.0
+    for k, stage in enumerate(model.stages):
+        model.start_stage(k)
+        with _Counter() as counter:
+            for loss, parameters in model.objectives(rows, generator):
+                if parameters:
+                    torch.autograd.grad(loss, parameters, allow_unused=True)
+        mean += stage.steps * counter.macs
+    return round(mean / COUNTED)
 
 
 def _to_draw(completer: Completer) -> int:

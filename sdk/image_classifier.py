@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lookalike import noise
 from lookalike.errors import SchemaError
-from lookalike.networks import Pace, convolution, initialise, linear
+from lookalike.networks import WHOLE, Pace, convolution, initialise, linear
 from lookalike.training import Schedule, seeded, train
 
 GROUPS = 8
@@ -45,7 +45,7 @@ class Network(nn.Module):
         Draws the first weights.
     """
 
-    stages = (1.0,)
+    stages = (WHOLE,)
 
     def __init__(
         self, shape: tuple[int, int, int], n_classes: int, width: int, generator: torch.Generator

@@ -22,6 +22,16 @@ class Pace(NamedTuple):
     times: float = 1.0
 
 
+class Stage(NamedTuple):
+    """A part of training, in which one thing is learned: its share of the steps, and of the seconds."""
+
+    steps: float
+    seconds: float
+
+
+WHOLE = Stage(1.0, 1.0)
+
+
 def linear(n_in: int, n_out: int) -> nn.Linear:
     """A linear layer whose weights `initialise` will draw; building it draws nothing."""
     # skip_init alone would allocate on the CPU where the caller asked for another device.

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lookalike import archive
 from lookalike.errors import ArtifactError, LookalikeWarning, TrainingError
-from lookalike.networks import Pace
+from lookalike.networks import Pace, Stage
 
 EMA_DECAY = 0.999
 MAX_GRADIENT_NORM = 1.0
@@ -47,13 +47,15 @@ class Trainable(Protocol):
     """What the loop needs of a model; `lookalike.models.family.Family` says what each part means."""
 
     @property
-    def stages(self) -> Sequence[float]: ...
+    def stages(self) -> Sequence[Stage]: ...
 
     def start_stage(self, stage: int) -> None: ...
 
     def pace(self, k: int) -> Pace: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
 
     def objectives(
         self, rows: Any, generator: torch.Generator
@@ -284,7 +286,8 @@ class _Run:
 
     def _planned(self, stage: int) -> int:
         """Steps of all stages before this one, if nothing cuts them short."""
-        return math.ceil(self.schedule.n_steps * sum(self.model.stages[:stage]) - 1e-9)
+        share = sum(before.steps for before in self.model.stages[:stage])
+        return math.ceil(self.schedule.n_steps * share - 1e-9)
 
     @property
     def _length(self) -> int:
@@ -304,10 +307,11 @@ class _Run:
     @property
     def _deadline(self) -> float | None:
         """Second at which this stage is over: its share of what is left to it and to later ones."""
-        limit, shares = self.schedule.max_seconds, self.model.stages[self.stage :]
+        limit, left = self.schedule.max_seconds, self.model.stages[self.stage :]
         if limit is None:
             return None
-        return self.since_when + (limit - self.since_when) * shares[0] / sum(shares)
+        share = left[0].seconds / sum(stage.seconds for stage in left)
+        return self.since_when + (limit - self.since_when) * share
 
     def _rows_of_step(self) -> Tensor:
         """Positions of this step's rows in an endless run of shuffled epochs; of very many, random ones."""
@@ -479,7 +483,7 @@ class _Run:
     def settle(self) -> None:
         """Leave the best weights in the model; of stages that it never came to, those they begin with."""
         self._put(self.best)
-        for stage in range(self.stage + 1, len(self.model.stages)):
+        for stage in range(self.stage + 1, len(self.model.stages) + 1):
             self.model.start_stage(stage)
         self.model.settle()
         self.history.seconds = self.seconds
@@ -489,6 +493,7 @@ class _Run:
             "weight": self.parameters,
             "average": self.average,
             "best": self.best,
+            "buffer": list(self.model.buffers()),
         }
         tensors = {f"{group}.{i}": t for group, ts in groups.items() for i, t in enumerate(ts)}
         for k, optimizer in enumerate(self.optimizers):
@@ -515,19 +520,22 @@ class _Run:
             self.start(manifest["stage"])
             for name in COUNTS:
                 setattr(self, name, manifest[name])
-            groups = {
-                group: [tensors[f"{group}.{i}"] for i in range(len(self.parameters))]
-                for group in ("weight", "average", "best")
+            own: dict[str, list[Tensor]] = {
+                **{name: list[Tensor](self.parameters) for name in ("weight", "average", "best")},
+                "buffer": list(self.model.buffers()),
             }
-            for group in groups.values():
-                for p, t in zip(self.parameters, group, strict=True):
+            groups = {name: [tensors[f"{name}.{i}"] for i in range(len(held))] for name, held in own.items()}
+            for name, group in groups.items():
+                for p, t in zip(own[name], group, strict=True):
                     if (p.shape, p.dtype) != (t.shape, t.dtype):
-                        raise ValueError(f"a weight has shape {tuple(t.shape)}, not {tuple(p.shape)}")
+                        raise ValueError(f"a {name} has shape {tuple(t.shape)}, not {tuple(p.shape)}")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(
                 f"checkpoint {os.fspath(path)} does not fit this model: {error}. "
                 "Delete it, or give another path."
             ) from error
+        for buffer, value in zip(self.model.buffers(), groups["buffer"], strict=True):
+            buffer.copy_(value)
         self._put(groups["weight"])
         self.average, self.best = groups["average"], groups["best"]
         self.resumed = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}

@@ -1,10 +1,14 @@
 """A student that draws in a few steps what a diffusion model draws in many.
 
 Its network begins as its teacher's. It first learns in one call what the teacher is guided to estimate in
-three (Meng et al., "On distillation of guided diffusion models", CVPR 2023, arXiv 2210.03142, section 3.1),
-and then, through all of its steps, to draw the rows that the teacher draws from the same noise (Luhman and
+three (Meng et al., "On distillation of guided diffusion models", CVPR 2023, arXiv 2210.03142, section 3.1);
+then, through all of its steps, to draw the rows that the teacher draws from the same noise (Luhman and
 Luhman, "Knowledge distillation in iterative generative models for improved sampling speed", 2021, arXiv
-2101.02388).
+2101.02388). Those are of the right kind, but too much alike: what cannot be told from the noise is drawn as
+its mean. So in the end what it draws is led to where the teacher finds more rows than a shadow does, a
+denoiser that learns beside it from what it draws (Yin et al., "One-step diffusion with distribution matching
+distillation", CVPR 2024, arXiv 2311.18828; in several steps, "Improved distribution matching distillation for
+fast image synthesis", NeurIPS 2024, arXiv 2405.14867).
 """
 
 from __future__ import annotations
@@ -16,17 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
-from lookalike.models.diffusion import Diffusion
+from lookalike.models.diffusion import Diffusion, Noised
 from lookalike.models.family import Denoising
-from lookalike.networks import Pace
+from lookalike.networks import Pace, Stage
 
-STAGES = 0.65, 0.1, 0.25  # of the teacher, of its estimates, and of what it draws
-TIMES = 1.0, 1 / 8, 1 / 16  # how much of the learning rate each takes
+# Of the teacher, of its estimates, of what it draws, and of how likely: later steps take longer.
+STAGES = Stage(0.8, 0.65), Stage(0.05, 0.07), Stage(0.1, 0.18), Stage(0.05, 0.1)
+TIMES = 1.0, 1 / 8, 1 / 16, 1 / 40  # how much of the learning rate each takes
+OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
 DRAWN = 6  # one row of so many of a batch does the teacher complete anew; the others were drawn before
 KEPT = 2048  # rows drawn
 ESTIMATED = 4  # one row of so many also goes on learning estimates, while it learns to draw
 INNER = 3
+ANCHOR = 0.3  # what is drawn also stays where the teacher draws it
 BARRED = -1e9
 
 
@@ -35,35 +42,42 @@ class _Drawn(nn.Module):
 
     normals: Tensor
     uniforms: Tensor
-    given: Tensor
-    given_ids: Tensor
+    known: Tensor
     numbers: Tensor
     ids: Tensor
     count: Tensor
 
-    def __init__(self, d: int, n_categories: int, device: torch.device) -> None:
+    def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__()
-        sizes = {"normals": d, "uniforms": 2 * n_categories, "given": d, "numbers": d}
-        for name, size in sizes.items():
-            self.register_buffer(name, torch.empty(KEPT, size, device=device), persistent=False)
-        for name in ("given_ids", "ids"):
-            empty = torch.empty(KEPT, n_categories, dtype=torch.long, device=device)
+        d, n, long = layout.n_numbers, layout.n_categories, torch.long
+        sizes = {"normals": (d, None), "uniforms": (2 * n, None), "known": (d + n, torch.bool)}
+        for name, (size, dtype) in {**sizes, "numbers": (d, None), "ids": (n, long)}.items():
+            empty = torch.zeros(KEPT, size, dtype=dtype, device=device)
             self.register_buffer(name, empty, persistent=False)
-        self.register_buffer("count", torch.zeros((), dtype=torch.long, device=device), persistent=False)
+        self.register_buffer("count", torch.zeros((), dtype=long, device=device), persistent=False)
 
-    def put(self, normals: Tensor, uniforms: Tensor, given: Rows, drawn: Rows) -> None:
-        n = len(normals)
-        at = (self.count + torch.arange(n, device=normals.device)) % KEPT
-        held = self.normals, self.uniforms, self.given, self.given_ids, self.numbers, self.ids
-        for kept, new in zip(held, (normals, uniforms, *given[:2], *drawn[:2]), strict=True):
+    def put(self, *drawn: Tensor) -> None:
+        n = len(drawn[0])
+        at = (self.count + torch.arange(n, device=self.count.device)) % KEPT
+        held = self.normals, self.uniforms, self.known, self.numbers, self.ids
+        for kept, new in zip(held, drawn, strict=True):
             kept[at] = new
         self.count += n
 
-    def take(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Rows, Rows]:
+    def take(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         filled = int(self.count.clamp(max=KEPT))
         at = torch.randint(filled, (n,), generator=generator, device=self.count.device)
-        given, drawn = Rows(self.given[at], self.given_ids[at]), Rows(self.numbers[at], self.ids[at])
-        return self.normals[at], self.uniforms[at], given, drawn
+        return tuple(kept[at] for kept in (self.normals, self.uniforms, self.known, self.numbers, self.ids))
+
+
+def _learning(model: Diffusion) -> list[nn.Parameter]:
+    return [*model.embed.parameters(), *model.network.parameters()]
+
+
+@torch.no_grad()
+def _copy(of: Diffusion, to: Diffusion) -> None:
+    for own, other in zip(_learning(to), _learning(of), strict=True):
+        own.copy_(other)
 
 
 class Distilled(Denoising):
@@ -88,10 +102,11 @@ class Distilled(Denoising):
     ) -> None:
         super().__init__()
         about: dict[str, Any] = {"width": width, "depth": INNER * depth, "generator": generator}
+        alone: dict[str, Any] = {"guidance": 1.0, "autoguidance": 1.0, "alone": True}
         self.layout, self.stage = layout, len(STAGES)
         self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, **about)
-        alone: dict[str, Any] = {"guidance": 1.0, "autoguidance": 1.0, "alone": True}
         self.student = Diffusion(layout, n_steps=n_steps, **alone, **about)
+        self.shadow = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.drawn: _Drawn | None = None
 
     @property
@@ -112,70 +127,101 @@ class Distilled(Denoising):
         return self.teacher.denoise(x, sigma, observed)
 
     def pace(self, k: int) -> Pace:
-        return super().pace(k)._replace(times=TIMES[self.stage])
+        return Pace(self.betas, OF_SHADOW if self.stage == 3 and k else TIMES[self.stage])
 
     def start_stage(self, stage: int) -> None:
-        self.stage, self.drawn = stage, None
+        self.stage = stage
         if stage == 1:
-            with torch.no_grad():
-                for own, other in zip(self._learning(), self._taught(), strict=True):
-                    own.copy_(other)
+            _copy(self.teacher, self.student)
+            _copy(self.teacher, self.shadow)
         if stage == 2:
-            device = self.teacher.schedule.device
-            self.drawn = _Drawn(self.layout.n_numbers, self.layout.n_categories, device)
-
-    def _learning(self) -> list[nn.Parameter]:
-        return [*self.student.embed.parameters(), *self.student.network.parameters()]
-
-    def _taught(self) -> list[nn.Parameter]:
-        return [*self.teacher.embed.parameters(), *self.teacher.network.parameters()]
+            self.drawn = _Drawn(self.layout, self.teacher.schedule.device)
+        if stage == len(STAGES):
+            self.drawn = None
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         if self.stage == 0:
             yield from self.teacher.objectives(rows, generator)
-        elif self.drawn is None:
-            yield self._missed(rows, generator), self._learning()
-        else:
-            self.drawn.put(*self._completed(rows.take(slice(max(rows.n // DRAWN, 1))), generator))
-            loss = self._apart(*self.drawn.take(rows.n, generator))
+        elif self.stage == 1:
+            yield self._missed(rows, generator), _learning(self.student)
+        elif self.stage == 2:
             few = rows.take(slice(max(rows.n // ESTIMATED, 1)))
-            yield loss + self._missed(few, generator) / ESTIMATED, self._learning()
+            loss = self._apart(*self._recalled(rows, generator))
+            yield loss + self._missed(few, generator) / ESTIMATED, _learning(self.student)
+        else:
+            drawn = self._draw(rows.ids, generator)
+            noised = self.teacher.noised(Rows(drawn.detach(), rows.ids), generator)
+            anchor = self._apart(*self._recalled(rows, generator))
+            yield self._unlikely(drawn, noised) + ANCHOR * anchor, _learning(self.student)
+            yield self.shadow.lost(noised, self.shadow.network, noised.clean), _learning(self.shadow)
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """How far the student is from its teacher, and before that what the teacher loses."""
         if self.stage == 0:
             return self.teacher.fidelity(rows, generator)
-        if self.drawn is None:
+        if self.stage == 1:
             return self._missed(rows, generator)
         return self._apart(*self._completed(rows, generator))
 
     def _missed(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """How far the student's estimates are from those that the teacher is guided to."""
-        task = self.teacher.noised(rows, generator)
+        noised = self.teacher.noised(rows, generator)
         with torch.no_grad():
-            aim, _ = self.teacher.guided(task.numbers, task.ids, task.sigma, task.given)
-        return self.student.lost(task, self.student.network, aim)
+            aim, _ = self.teacher.guided(noised.numbers, noised.ids, noised.sigma, noised.given)
+        return self.student.lost(noised, self.student.network, aim)
+
+    def _recalled(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Let the teacher complete a few of these rows, and remember as many as they are of all it drew."""
+        assert self.drawn is not None
+        self.drawn.put(*self._completed(rows.take(slice(max(rows.n // DRAWN, 1))), generator))
+        return self.drawn.take(rows.n, generator)
 
     @torch.no_grad()
-    def _completed(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor, Rows, Rows]:
-        """Noise, what of these rows is given, and what the teacher draws."""
+    def _completed(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Noise, which cells of these rows are known, and what the teacher draws for the others."""
         layout, device = self.layout, rows.numbers.device
         given = layout.hide(rows, ~layout.random_observed(rows.n, generator, device))
-        normals, uniforms = (
-            torch.randn(rows.n, layout.n_numbers, generator=generator, device=device),
-            torch.rand(rows.n, 2 * layout.n_categories, generator=generator, device=device),
-        )
+        normals = torch.randn(rows.n, layout.n_numbers, generator=generator, device=device)
+        uniforms = torch.rand(rows.n, 2 * layout.n_categories, generator=generator, device=device)
         nothing = normals.new_zeros(layout.width - layout.n_numbers)
-        return normals, uniforms, given, self.teacher.sample(normals, uniforms, given, nothing)
+        drawn = self.teacher.sample(normals, uniforms, given, nothing)
+        return normals, uniforms, layout.known(given), drawn.numbers, drawn.ids
 
-    def _apart(self, normals: Tensor, uniforms: Tensor, given: Rows, wanted: Rows) -> Tensor:
-        """How far what the student draws is from these rows: by the spread of their coordinates."""
+    def _apart(
+        self, normals: Tensor, uniforms: Tensor, known: Tensor, numbers: Tensor, ids: Tensor
+    ) -> Tensor:
+        """How far what the student draws is from what the teacher drew: by the spread of coordinates."""
+        layout, d = self.layout, self.layout.n_numbers
         # Categories come when they come to the student, but are to be the same.
-        barred = BARRED * (1 - self.layout.join(wanted.numbers, wanted.ids)[:, self.layout.n_numbers :])
-        drawn = self.student.sample(normals, uniforms, given, barred)
-        return ((drawn.numbers - wanted.numbers).square().mean(1) + 1e-6).sqrt().mean()
+        barred = BARRED * (1 - layout.join(numbers, ids)[:, d:])
+        drawn = self.student.sample(normals, uniforms, layout.hide(Rows(numbers, ids), ~known), barred)
+        return ((drawn.numbers - numbers).square().mean(1) + 1e-6).sqrt().mean()
+
+    def _draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Coordinates that the student draws for these categories; gradients come to its last step."""
+        layout, student, n = self.layout, self.student, ids.shape[0]
+        given = Rows(torch.full((n, layout.n_numbers), torch.nan, device=ids.device), ids)
+        normals = torch.randn(n, layout.n_numbers, generator=generator, device=ids.device)
+        about = normals, normals.new_zeros(n, self.noise_size[1]), given
+        nothing = normals.new_zeros(layout.width - layout.n_numbers)
+        *before, last = torch.arange(student.n_steps, device=ids.device)
+        with torch.no_grad():
+            rows = student.begin(normals, given)
+            for k in before:
+                rows = student.step(k, rows, *about, nothing)
+        return student.step(last, rows, *about, nothing).numbers
+
+    def _unlikely(self, drawn: Tensor, noised: Noised) -> Tensor:
+        """What leads draws to where the teacher, guided, finds more rows than the shadow (Yin et al. 2024)."""
+        with torch.no_grad():
+            wanted, _ = self.teacher.guided(noised.numbers, noised.ids, noised.sigma, noised.given)
+            x = self.layout.join(noised.numbers, noised.ids)
+            found, _ = self.shadow.denoise(x, noised.sigma, noised.given)
+            size = (drawn - wanted).abs().mean(1, keepdim=True).clamp(min=1e-3)
+            slope = (found - wanted) / size * noised.asked
+        return (drawn * slope).sum(1).mean() / self.layout.n_numbers
 
     @property
     def noise_size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lookalike.layout import Layout, Rows
 from lookalike.memory import Memory
-from lookalike.networks import Pace
+from lookalike.networks import WHOLE, Pace, Stage
 
 
 class Model(nn.Module, ABC):
@@ -28,15 +28,15 @@ class Model(nn.Module, ABC):
     wary : bool
         Whether strays are kept from it: what only scores must not learn anomalies, what generates must learn
         rare rows.
-    stages : tuple of float
-        Shares of the steps, and of the time, in which one thing is learned after the other; 1 in all.
+    stages : tuple of Stage
+        In which one thing is learned after the other; their shares are 1 in all.
     """
 
     layout: Layout
     betas: tuple[float, float] = (0.9, 0.99)
     measured: ClassVar[bool] = False
     wary: ClassVar[bool] = False
-    stages: tuple[float, ...] = (1.0,)
+    stages: tuple[Stage, ...] = (WHOLE,)
 
     @property
     def learning_rate(self) -> float:
@@ -51,7 +51,10 @@ class Model(nn.Module, ABC):
         """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
 
     def start_stage(self, stage: int) -> None:
-        """Hear that a stage of training begins: losses and weights that move are its own."""
+        """Hear that a stage of training begins, whose losses and weights are its own; or that all are over.
+
+        Then `stage` is their number.
+        """
 
     def settle(self) -> None:
         """Work out what follows from the weights: they were changed from outside."""

@@ -20,12 +20,15 @@ from lookalike.layout import Layout, Rows
 from lookalike.models.contest import BETAS, bearing, lost, steepness
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Family
-from lookalike.networks import ResidualMLP, initialise
+from lookalike.networks import ResidualMLP, Stage, initialise
 
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
 LEVELS = 8  # of noise, at which each latent fits the prior in a step: posteriors move, and it has to keep up
-STAGES = 0.8, 0.2  # in the second the fitted prior learns alone: latents that move it cannot catch up with
+STAGES = (
+    Stage(0.8, 0.9),
+    Stage(0.2, 0.1),
+)  # in the second the fitted prior learns alone: latents that move it cannot catch up with
 RECONSTRUCTED, COMPLETED = slice(None, None, 2), slice(1, None, 2)  # rows, as a critic sees them
 
 _Critic = ResidualMLP | ConvEncoder
