@@ -13,7 +13,7 @@ where classes can be asked for. "real" are training images as if they were gener
 many steps as the first ones say that the seconds allow; "fit s" are the CPU seconds they took, and "whole s"
 those of fit as a whole, which remembers images and calibrates scores beside.
 
-Where Diffusion is among the models there follow samplers of fewer and of more steps, of other guidance and
+Where Diffusion is among the models, or Hybrid, whose teacher it then is, there follow samplers of fewer and of more steps, of other guidance and
 autoguidance, with the same weights; and centres of 500 test images, a quarter of their pixels, filled
 without being told the label. "rmse" is that of the mean of 10 draws, beside the mean of training images;
 "covers" is the share of hidden pixels whose rank among 19 draws lies in the middle 80 % (ties by chance:
@@ -193,6 +193,16 @@ def ours(name: str, options: dict[str, Any]) -> Callable[[dict[str, np.ndarray],
     return run
 
 
+def teacher_of(hybrid: Any) -> Any:
+    """The diffusion model from which a student learned, as `Diffusion` would have it."""
+    state = hybrid._state
+    model = la.Diffusion(width=state.width, n_steps=6)
+    teacher = model._build(state.codec.layout, torch.Generator(), state.width)
+    teacher.load_state_dict(state.model.teacher.state_dict())
+    model._learn(state._replace(model=teacher))
+    return model
+
+
 def filled(say: Callable[[str], None], network: Judge, data: dict[str, np.ndarray], model: Any) -> None:
     """Tell how centres are filled."""
     real = data["x_test"][:500]
@@ -271,7 +281,9 @@ def main() -> None:
         for seed in range(args.seeds):
             made, fit, generate, model, whole = run(data, args.seconds, seed)
             told(name, seed, made, fit, whole, generate, name not in PEERS)
-            if name == "Diffusion":
+            if name == "Hybrid":
+                model = teacher_of(model)
+            if name in ("Diffusion", "Hybrid"):
                 for sampler in SAMPLERS:
                     start = time.process_time()
                     made_so = model.with_sampler(**sampler).generate(
