@@ -13,12 +13,12 @@ where classes can be asked for. "real" are training images as if they were gener
 many steps as the first ones say that the seconds allow; "fit s" are the CPU seconds they took, and "whole s"
 those of fit as a whole, which remembers images and calibrates scores beside.
 
-Where Diffusion is among the models, or Hybrid, whose teacher it then is, there follow samplers of fewer and of more steps, of other guidance and
-autoguidance, with the same weights; and centres of 500 test images, a quarter of their pixels, filled
-without being told the label. "rmse" is that of the mean of 10 draws, beside the mean of training images;
-"covers" is the share of hidden pixels whose rank among 19 draws lies in the middle 80 % (ties by chance:
-nearly all draws agree on the background); "named" tells how often the judge is right on one draw, beside
-the whole image.
+Where Diffusion is among the models, or Hybrid, whose teacher it then is, there follow samplers of fewer and
+of more steps, of other guidance and autoguidance, with the same weights; and centres of 500 test images, a
+quarter of their pixels, filled without being told the label. "rmse" is that of the mean of 10 draws, beside
+the mean of training images; "covers" is the share of hidden pixels whose rank among 19 draws lies in the
+middle 80 % (ties by chance: nearly all draws agree on the background); "named" tells how often the judge is
+right on one draw, beside the whole image.
 
 `--data emoji` takes Twemoji of 32 x 32 in colour, a fifth of them, with all their variants, to test with;
 what is asked for are test images' categories, which its judge, trained on the others and on Noto's drawings

@@ -74,7 +74,7 @@ class Noising(Diagnosing):
         Raises
         ------
         ConditionError
-            If the model cannot find the noise of a row: VAE and Diffusion can.
+            If the model cannot find the noise of a row: VAE and Diffusion can, and Hybrid that of an image.
         SchemaError
             As `score_samples`.
         """
@@ -103,7 +103,8 @@ class Noising(Diagnosing):
                     drawn = self._led(spherical(there, here, t), ends[0] if path[k] is first else ends[1])
                     drawn = drawn[: len(first) - start] + (1 - t) * lost[0] + t * lost[1]
                     numbers[pairs, k] = drawn
-        return self.schema_.decode(Table(*(part.reshape(-1, part.shape[2]) for part in (numbers, ids))))
+        n = len(first) * steps  # a table without categories has no size from which to tell
+        return self.schema_.decode(Table(*(part.reshape(n, part.shape[2]) for part in (numbers, ids))))
 
     def _lost(self, rows: Table, normals: Tensor, seen: Rows) -> NDArray[np.float64]:
         """What of rows is not in their noise, where draws have no grain to hold it: it fades along a path."""

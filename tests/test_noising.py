@@ -132,8 +132,15 @@ def test_a_hybrid_takes_noise_away_too():
     assert model.vary(images, random_state=0).shape == images.shape
     assert model.denoise(model.noise(images, 30), 30).shape == images.shape
     assert_array_equal(model.trajectory(2, random_state=0).images[-1], model.generate(2, random_state=0))
+    path = model.interpolate(images, images[::-1], steps=3)
+    assert_array_equal(path.reshape(3, 3, 8, 8)[:, 0], images)
+
+
+def test_a_hybrid_of_a_table_finds_no_noise():
+    table = PIXELS[:40, 3, :3].astype(float)
+    model = la.Hybrid(**QUICK).fit(table)
     with pytest.raises(la.ConditionError, match="Hybrid cannot interpolate: fit a VAE or Diffusion for that"):
-        model.interpolate(images, images)
+        model.interpolate(table[:2], table[2:4])
 
 
 @pytest.mark.parametrize("family", [la.GAN, la.Mixture])

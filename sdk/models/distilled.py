@@ -214,7 +214,7 @@ class Distilled(Denoising):
         return student.step(last, rows, *about, nothing).numbers
 
     def _unlikely(self, drawn: Tensor, noised: Noised) -> Tensor:
-        """What leads draws to where the teacher, guided, finds more rows than the shadow (Yin et al. 2024)."""
+        """What leads draws to where the teacher, guided, finds more rows than the shadow."""
         with torch.no_grad():
             wanted, _ = self.teacher.guided(noised.numbers, noised.ids, noised.sigma, noised.given)
             x = self.layout.join(noised.numbers, noised.ids)
