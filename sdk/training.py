@@ -28,6 +28,7 @@ from lookalike.networks import Pace, Stage
 EMA_DECAY = 0.999
 MAX_GRADIENT_NORM = 1.0
 WARM_UP = 50  # steps
+SHORT = 5  # a later stage, which may be short, warms up for one of so many of its steps at most
 N_EVALUATIONS = 20
 NOISE = 0.02  # of the gain since the first evaluation
 SHUFFLED = 1 << 22  # rows up to which an epoch has an order; those of more are drawn with replacement
@@ -328,7 +329,7 @@ class _Run:
 
     def _learning_rate(self) -> float:
         k, n = self.step - self.first, self.end - self.first
-        warm = min(1.0, (k + 1) / WARM_UP)
+        warm = min(1.0, (k + 1) / (min(WARM_UP, max(n // SHORT, 1)) if self.stage else WARM_UP))
         return self.schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * k / n))
 
     def _optimizer(self, k: int, parameters: list[nn.Parameter]) -> torch.optim.Adam:

@@ -14,7 +14,7 @@ fast image synthesis", NeurIPS 2024, arXiv 2405.14867).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,50 +24,55 @@ from lookalike.models.diffusion import Diffusion, Noised
 from lookalike.models.family import Denoising
 from lookalike.networks import Pace, Stage
 
-# Of the teacher, of its estimates, of what it draws, and of how likely: later steps take longer.
-STAGES = Stage(0.8, 0.65), Stage(0.05, 0.07), Stage(0.1, 0.18), Stage(0.05, 0.1)
-TIMES = 1.0, 1 / 8, 1 / 16, 1 / 40  # how much of the learning rate each takes
+# Of the teacher, its estimates, what it draws, and how likely: a step of the last two takes as long as several
+# of the first.
+STAGES = Stage(0.88, 0.65), Stage(0.06, 0.07), Stage(0.04, 0.19), Stage(0.02, 0.09)
+TIMES = 1.0, 1 / 8, 1 / 16, 1 / 32  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
 DRAWN = 6  # one row of so many of a batch does the teacher complete anew; the others were drawn before
 KEPT = 2048  # rows drawn
 ESTIMATED = 4  # one row of so many also goes on learning estimates, while it learns to draw
 INNER = 3
-ANCHOR = 0.3  # what is drawn also stays where the teacher draws it
+ANCHOR, ANCHORED = 0.3, 2  # weight, and one row of so many, by which what is drawn stays where it was
 BARRED = -1e9
 
 
-class _Drawn(nn.Module):
-    """Rows that the teacher completed, with what they were drawn from; the oldest give way to new ones."""
+class _Completed(NamedTuple):
+    """Rows that the teacher completed, and what they were drawn from."""
 
-    normals: Tensor
-    uniforms: Tensor
-    known: Tensor
-    numbers: Tensor
-    ids: Tensor
+    normals: Tensor  # (n, n_numbers)
+    uniforms: Tensor  # (n, 2 n_categories)
+    known: Tensor  # (n, n_cells), bool
+    numbers: Tensor  # (n, n_numbers)
+    ids: Tensor  # (n, n_categories)
+
+
+class _Memory(nn.Module):
+    """Of completed rows; the oldest give way to new ones. In buffers, which are part of a checkpoint."""
+
     count: Tensor
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__()
-        d, n, long = layout.n_numbers, layout.n_categories, torch.long
-        sizes = {"normals": (d, None), "uniforms": (2 * n, None), "known": (d + n, torch.bool)}
-        for name, (size, dtype) in {**sizes, "numbers": (d, None), "ids": (n, long)}.items():
+        d, n = layout.n_numbers, layout.n_categories
+        sizes, dtypes = (d, 2 * n, d + n, d, n), (None, None, torch.bool, None, torch.long)
+        for name, size, dtype in zip(_Completed._fields, sizes, dtypes, strict=True):
             empty = torch.zeros(KEPT, size, dtype=dtype, device=device)
             self.register_buffer(name, empty, persistent=False)
-        self.register_buffer("count", torch.zeros((), dtype=long, device=device), persistent=False)
+        count = torch.zeros((), dtype=torch.long, device=device)
+        self.register_buffer("count", count, persistent=False)
 
-    def put(self, *drawn: Tensor) -> None:
-        n = len(drawn[0])
-        at = (self.count + torch.arange(n, device=self.count.device)) % KEPT
-        held = self.normals, self.uniforms, self.known, self.numbers, self.ids
-        for kept, new in zip(held, drawn, strict=True):
-            kept[at] = new
-        self.count += n
+    def put(self, rows: _Completed) -> None:
+        at = (self.count + torch.arange(len(rows.ids), device=self.count.device)) % KEPT
+        for name, new in rows._asdict().items():
+            self.get_buffer(name)[at] = new
+        self.count += len(rows.ids)
 
-    def take(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def take(self, n: int, generator: torch.Generator) -> _Completed:
         filled = int(self.count.clamp(max=KEPT))
         at = torch.randint(filled, (n,), generator=generator, device=self.count.device)
-        return tuple(kept[at] for kept in (self.normals, self.uniforms, self.known, self.numbers, self.ids))
+        return _Completed(*(self.get_buffer(name)[at] for name in _Completed._fields))
 
 
 def _learning(model: Diffusion) -> list[nn.Parameter]:
@@ -107,7 +112,7 @@ class Distilled(Denoising):
         self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, **about)
         self.student = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.shadow = Diffusion(layout, n_steps=n_steps, **alone, **about)
-        self.drawn: _Drawn | None = None
+        self.drawn: _Memory | None = None
 
     @property
     def _drawing(self) -> Diffusion:
@@ -135,7 +140,7 @@ class Distilled(Denoising):
             _copy(self.teacher, self.student)
             _copy(self.teacher, self.shadow)
         if stage == 2:
-            self.drawn = _Drawn(self.layout, self.teacher.schedule.device)
+            self.drawn = _Memory(self.layout, self.teacher.schedule.device)
         if stage == len(STAGES):
             self.drawn = None
 
@@ -144,16 +149,17 @@ class Distilled(Denoising):
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         if self.stage == 0:
             yield from self.teacher.objectives(rows, generator)
-        elif self.stage == 1:
+        elif self.drawn is None:
             yield self._missed(rows, generator), _learning(self.student)
         elif self.stage == 2:
-            few = rows.take(slice(max(rows.n // ESTIMATED, 1)))
-            loss = self._apart(*self._recalled(rows, generator))
+            new, few = (rows.take(slice(max(rows.n // part, 1))) for part in (DRAWN, ESTIMATED))
+            self.drawn.put(self._completed(new, generator))
+            loss = self._apart(self.drawn.take(rows.n, generator), whole=True)
             yield loss + self._missed(few, generator) / ESTIMATED, _learning(self.student)
         else:
-            drawn = self._draw(rows.ids, generator)
+            drawn = self._drawn(rows.ids, generator)
             noised = self.teacher.noised(Rows(drawn.detach(), rows.ids), generator)
-            anchor = self._apart(*self._recalled(rows, generator))
+            anchor = self._apart(self.drawn.take(max(rows.n // ANCHORED, 1), generator))
             yield self._unlikely(drawn, noised) + ANCHOR * anchor, _learning(self.student)
             yield self.shadow.lost(noised, self.shadow.network, noised.clean), _learning(self.shadow)
 
@@ -161,9 +167,9 @@ class Distilled(Denoising):
         """How far the student is from its teacher, and before that what the teacher loses."""
         if self.stage == 0:
             return self.teacher.fidelity(rows, generator)
-        if self.stage == 1:
+        if self.drawn is None:
             return self._missed(rows, generator)
-        return self._apart(*self._completed(rows, generator))
+        return self._apart(self._completed(rows, generator))
 
     def _missed(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """How far the student's estimates are from those that the teacher is guided to."""
@@ -172,46 +178,42 @@ class Distilled(Denoising):
             aim, _ = self.teacher.guided(noised.numbers, noised.ids, noised.sigma, noised.given)
         return self.student.lost(noised, self.student.network, aim)
 
-    def _recalled(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Let the teacher complete a few of these rows, and remember as many as they are of all it drew."""
-        assert self.drawn is not None
-        self.drawn.put(*self._completed(rows.take(slice(max(rows.n // DRAWN, 1))), generator))
-        return self.drawn.take(rows.n, generator)
-
     @torch.no_grad()
-    def _completed(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Noise, which cells of these rows are known, and what the teacher draws for the others."""
+    def _completed(self, rows: Rows, generator: torch.Generator) -> _Completed:
+        """Let the teacher draw what is unknown, of rows of which parts are known."""
         layout, device = self.layout, rows.numbers.device
         given = layout.hide(rows, ~layout.random_observed(rows.n, generator, device))
         normals = torch.randn(rows.n, layout.n_numbers, generator=generator, device=device)
         uniforms = torch.rand(rows.n, 2 * layout.n_categories, generator=generator, device=device)
         nothing = normals.new_zeros(layout.width - layout.n_numbers)
         drawn = self.teacher.sample(normals, uniforms, given, nothing)
-        return normals, uniforms, layout.known(given), drawn.numbers, drawn.ids
+        return _Completed(normals, uniforms, layout.known(given), drawn.numbers, drawn.ids)
 
-    def _apart(
-        self, normals: Tensor, uniforms: Tensor, known: Tensor, numbers: Tensor, ids: Tensor
-    ) -> Tensor:
+    def _apart(self, rows: _Completed, *, whole: bool = False) -> Tensor:
         """How far what the student draws is from what the teacher drew: by the spread of coordinates."""
-        layout, d = self.layout, self.layout.n_numbers
+        drawn = Rows(rows.numbers, rows.ids)
         # Categories come when they come to the student, but are to be the same.
-        barred = BARRED * (1 - layout.join(numbers, ids)[:, d:])
-        drawn = self.student.sample(normals, uniforms, layout.hide(Rows(numbers, ids), ~known), barred)
-        return ((drawn.numbers - numbers).square().mean(1) + 1e-6).sqrt().mean()
+        barred = BARRED * (1 - self.layout.expand(drawn)[:, self.layout.n_numbers :])
+        given = self.layout.hide(drawn, ~rows.known)
+        found = self._stepped(rows.normals, rows.uniforms, given, barred, whole)
+        return ((found - rows.numbers).square().mean(1) + 1e-6).sqrt().mean()
 
-    def _draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Coordinates that the student draws for these categories; gradients come to its last step."""
-        layout, student, n = self.layout, self.student, ids.shape[0]
-        given = Rows(torch.full((n, layout.n_numbers), torch.nan, device=ids.device), ids)
+    def _drawn(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Coordinates that the student draws for these categories."""
+        layout, (n, m) = self.layout, ids.shape
         normals = torch.randn(n, layout.n_numbers, generator=generator, device=ids.device)
-        about = normals, normals.new_zeros(n, self.noise_size[1]), given
+        given = Rows(torch.full_like(normals, torch.nan), ids)
         nothing = normals.new_zeros(layout.width - layout.n_numbers)
-        *before, last = torch.arange(student.n_steps, device=ids.device)
-        with torch.no_grad():
-            rows = student.begin(normals, given)
+        return self._stepped(normals, normals.new_zeros(n, 2 * m), given, nothing, whole=False)
+
+    def _stepped(self, normals: Tensor, uniforms: Tensor, given: Rows, barred: Tensor, whole: bool) -> Tensor:
+        """The student's `sample`; gradients come to its last step, or to the whole of it."""
+        *before, last = torch.arange(self.student.n_steps, device=normals.device)
+        with torch.set_grad_enabled(whole and torch.is_grad_enabled()):
+            rows = self.student.begin(normals, given)
             for k in before:
-                rows = student.step(k, rows, *about, nothing)
-        return student.step(last, rows, *about, nothing).numbers
+                rows = self.student.step(k, rows, normals, uniforms, given, barred)
+        return self.student.step(last, rows, normals, uniforms, given, barred).numbers
 
     def _unlikely(self, drawn: Tensor, noised: Noised) -> Tensor:
         """What leads draws to where the teacher, guided, finds more rows than the shadow."""
