@@ -42,44 +42,33 @@ class ConvCritic(nn.Module):
         Features beside the pixels, and the categories that they are of.
     width, depth : int
         As of `UNet`.
-    context : int
-        Width of a context vector, 0 for none.
-    n_seen : int
-        Images, each with features beside it, that are seen together.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        n_scores: int,
-        n_categories: int,
-        width: int,
-        depth: int,
-        context: int = 0,
-        n_seen: int = 1,
+        self, shape: tuple[int, int, int], n_scores: int, n_categories: int, width: int, depth: int
     ) -> None:
         super().__init__()
         self.frame = Frame(shape)
-        self.parts = [*([math.prod(shape), n_scores] * n_seen), math.prod(shape), n_categories]
+        self.parts = [math.prod(shape), n_scores, math.prod(shape), n_categories]
         outer, inner = channels_of(width, 4, 2)
-        self.enter = convolution(4 * (n_seen + 1) * shape[2], outer)
+        self.enter = convolution(8 * shape[2], outer)
         self.outer = nn.Sequential(*(FreeResidual(outer) for _ in range(max(depth // 3, 1))))
         self.down = convolution(outer, inner, stride=2)
         self.inner = nn.Sequential(*(FreeResidual(inner) for _ in range(depth)))
         self.gather = linear(inner * math.prod(self.frame.size), width)
-        n_beside = n_seen * n_scores + n_categories + context
+        n_beside = n_scores + n_categories
         self.beside = linear(n_beside, width) if n_beside else None
         self.leave = linear(width, 1)
 
-    def forward(self, *parts: Tensor, context: Tensor | None = None) -> Tensor:
-        """Judge rows of `n_seen` images with features, and of flags for what is observed; shape (n, 1)."""
-        found = torch.cat(parts, 1).split(self.parts, 1)
+    def forward(self, row: Tensor) -> Tensor:
+        """Judge rows of pixels with features, and of flags for what is observed; shape (n, 1)."""
+        found = row.split(self.parts, 1)
         h = self.outer(self.enter(self.frame.fold(*found[::2])))
         h = self.inner(self.down(leaky(h)))
         seen = leaky(self.gather(leaky(h).flatten(1)))
         if self.beside is None:
             return self.leave(seen)
-        meant = self.beside(torch.cat([*found[1::2], *(() if context is None else (context,))], 1))
+        meant = self.beside(torch.cat(found[1::2], 1))
         return self.leave(seen) + (seen * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
 
 

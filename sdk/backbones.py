@@ -58,38 +58,5 @@ CRITICS: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _judges_rows, 
 """By rank: a row, with flags for the cells observed, to how real it looks."""
 
 
-def _draws_rows(
-    shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int, context: int
-) -> ResidualMLP:
-    n = shape[0] + n_scores
-    return ResidualMLP(latent_dim + 2 * n + shape[0], n, width, depth, context)
-
-
-def _draws_images(
-    shape: tuple[int, int, int], n_scores: int, latent_dim: int, width: int, depth: int, context: int
-) -> UNet:
-    return UNet(shape, n_scores, width, depth, context, n_seen=2, latent_dim=latent_dim)
-
-
-STUDENTS: dict[int, Callable[..., ResidualMLP | UNet]] = {1: _draws_rows, 3: _draws_images}
-"""By rank: noise, noisy rows, what is expected of them, and which coordinates are observed to drawn rows."""
-
-
-def _compares_rows(
-    shape: tuple[int], n_scores: int, n_categories: int, width: int, depth: int, context: int
-) -> ResidualMLP:
-    n = 3 * shape[0] + 2 * n_scores + n_categories
-    return ResidualMLP(n, 1, width, depth, context, norm=False)
-
-
-def _compares_images(
-    shape: tuple[int, int, int], n_scores: int, n_categories: int, width: int, depth: int, context: int
-) -> ConvCritic:
-    return ConvCritic(shape, n_scores, n_categories, width, depth, context, n_seen=2)
-
-
-COMPARING: dict[int, Callable[..., ResidualMLP | ConvCritic]] = {1: _compares_rows, 3: _compares_images}
-"""By rank: critics that see a noisy row beside the row, and hear how noisy it is."""
-
 DISTURBANCES: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {3: disturb}
 """By rank: changes of what a critic sees, where there are some that leave its meaning alone."""

@@ -100,29 +100,17 @@ class UNet(nn.Module):
         Residual blocks at the inner level; a third of that, one at least, at the outer one after it.
     context : int
         Width of the context vector.
-    n_seen : int
-        Images, each with features beside it, that are seen together.
-    latent_dim : int
-        Of noise that is seen with them.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        n_scores: int,
-        width: int,
-        depth: int,
-        context: int,
-        n_seen: int = 1,
-        latent_dim: int = 0,
+        self, shape: tuple[int, int, int], n_scores: int, width: int, depth: int, context: int
     ) -> None:
         super().__init__()
-        self.frame, self.n_seen = Frame(shape), n_seen
+        self.frame = Frame(shape)
         channels, self.parts = shape[2], [math.prod(shape), n_scores]
         outer, inner = channels_of(width, 4, 2)
-        self.enter = convolution(4 * (n_seen + 1) * channels, outer)
-        n_beside = n_seen * n_scores + latent_dim
-        self.beside = linear(n_beside, context) if n_beside else None
+        self.enter = convolution(8 * channels, outer)
+        self.beside = linear(n_scores, context) if n_scores else None
 
         def blocks(size: int, n: int) -> nn.ModuleList:
             return nn.ModuleList(ConvResidual(size, context) for _ in range(n))
@@ -143,18 +131,16 @@ class UNet(nn.Module):
         first = [self.leave, self.place, *films]
         return first if self.scores is None else [*first, self.scores]
 
-    def forward(self, *parts: Tensor, context: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, observed: Tensor, *, context: Tensor) -> Tensor:
         """Map pixels with the features beside them, (n, d + n_scores), to as many.
 
-        The parts are noise where there is some, `n_seen` images with features, and which pixels are given, of
-        shape (n, d) or (1, d); `context` is (n, k) or (1, k).
+        `observed`, of shape (n, d) or (1, d), says which pixels are given; `context` is (n, k) or (1, k).
         """
-        *latent, observed = parts
-        pixels, beside = zip(*(x.split(self.parts, 1) for x in latent[-self.n_seen :]), strict=True)
+        pixels, beside = seen.split(self.parts, 1)
         if self.beside is not None:
-            context = context + self.beside(torch.cat([*latent[: -self.n_seen], *beside], 1))
+            context = context + self.beside(beside)
         context = nn.functional.silu(context)
-        h = self.enter(self.frame.fold(*pixels, observed.expand(pixels[0].shape[0], -1)))
+        h = self.enter(self.frame.fold(pixels, observed.expand(pixels.shape[0], -1)))
         # Convolutions hardly know where they are: they are told what the context means for each place.
         places = self.place(context).unflatten(1, (-1, *self.places))
         deep = self.down(h) + nn.functional.interpolate(places, self.frame.size, mode="nearest")

@@ -24,7 +24,7 @@ from lookalike.models.diffusion import Diffusion, Noised
 from lookalike.models.family import Denoising
 from lookalike.networks import Pace, Stage
 
-# Of the teacher, its estimates, what it draws, and how likely: the last two take several times as long a step.
+# Of the teacher, its estimates, what it draws, and how likely: the last two take several times as long.
 STAGES = Stage(0.88, 0.65), Stage(0.06, 0.07), Stage(0.04, 0.19), Stage(0.02, 0.09)
 TIMES = 1.0, 1 / 8, 1 / 16, 1 / 32  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8

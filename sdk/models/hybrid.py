@@ -20,15 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lookalike.backbones import COMPARING, STUDENTS
 from lookalike.layout import Layout, Noise, Rows
-from lookalike.models.contest import PACE, TEMPERATURE, bearing, lost, reaches, steepness
+from lookalike.models.contest import BETAS, TEMPERATURE, bearing, lost, reaches, steepness
 from lookalike.models.diffusion import Diffusion
 from lookalike.models.family import Denoising
-from lookalike.networks import Fourier, Pace, initialise, linear
-
-SHARE = {1: 1, 3: 2}  # by rank: of so many rows that the denoiser learns from, the student learns from one
-CALM = {1: PACE, 3: Pace((0.9, 0.99), 4)}  # by rank: how the denoiser learns, beside the contest
+from lookalike.networks import Fourier, ResidualMLP, initialise, linear
 
 
 class _Task(NamedTuple):
@@ -57,6 +53,7 @@ class Hybrid(Denoising):
         Draws the first weights.
     """
 
+    betas = BETAS
     reach: Tensor
 
     def __init__(
@@ -72,17 +69,16 @@ class Hybrid(Denoising):
     ) -> None:
         super().__init__()
         self.layout, self.latent_dim, self.n_steps, self.gamma = layout, latent_dim, n_steps, gamma
-        self.teacher = Diffusion(
-            layout, width=width, depth=depth, n_steps=n_steps, alone=True, generator=generator
-        )
+        self.teacher = Diffusion(layout, width=width, depth=depth, n_steps=n_steps, generator=generator)
         levels = self.levels(n_steps, layout.noise)
         steps = [(*now, *after) for now, after in zip(levels, [*levels[1:], (0.0, 0.0)], strict=True)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
-        rank, beside = len(layout.shape), layout.width - layout.n_numbers
+        d, beside = layout.n_numbers, layout.width - layout.n_numbers
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.student = STUDENTS[rank](layout.shape, beside, latent_dim, width, depth, context=64)
+        row = d + beside
+        self.student = ResidualMLP(latent_dim + 2 * row + d, row, width, depth, context=64)
         self.look = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        self.critic = COMPARING[rank](layout.shape, beside, layout.n_categories, width, depth, context=64)
+        self.critic = ResidualMLP(2 * row + layout.n_cells, 1, width, depth, context=64, norm=False)
         self.register_buffer("reach", reaches(layout), persistent=False)
         for module in (self.embed, self.student, self.look, self.critic):
             initialise(module, generator)
@@ -98,9 +94,6 @@ class Hybrid(Denoising):
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the clean row by the teacher."""
         return self.teacher.denoise(x, sigma, observed)
-
-    def pace(self, k: int) -> Pace:
-        return PACE if k else CALM[len(self.layout.shape)]
 
     def complete(self, x: Tensor, sigma: Tensor, observed: Tensor, z: Tensor) -> Tensor:
         """Draw clean rows, (n, width): coordinates and scores of levels; the parameters are `denoise`'s.
@@ -132,7 +125,7 @@ class Hybrid(Denoising):
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         for loss, _ in self.teacher.objectives(rows, generator):
             yield loss, list(self.teacher.parameters())
-        task = self._task(rows.take(slice(max(rows.n // SHARE[len(self.layout.shape)], 1))), generator)
+        task = self._task(rows, generator)
         fake, other = self._draw(task, generator), self._draw(task, generator)
 
         few = bearing(task.real.shape[0])
