@@ -14,7 +14,7 @@ from torch import nn
 import lookalike as la
 from lookalike import costs
 from lookalike.models.vae import VAE
-from lookalike.networks import Pace
+from lookalike.networks import WHOLE, Pace, Stage
 from lookalike.training import Schedule, train
 from lookalike.verbs import Energies
 
@@ -48,6 +48,8 @@ def fitted():
 class Slow(nn.Module):
     """Its steps and evaluations take the time of a clock that they are said to take."""
 
+    stages = (WHOLE,)
+
     def __init__(self, clock, step, evaluation=0.0):
         super().__init__()
         self.w = nn.Parameter(torch.zeros(1))
@@ -65,6 +67,9 @@ class Slow(nn.Module):
         self.clock.now += self.evaluation
         self.looks += 1
         return torch.tensor(1.0)
+
+    def start_stage(self, stage):
+        pass
 
     def settle(self):
         pass
@@ -100,6 +105,17 @@ def test_training_ends_when_its_time_is_over(clock, step, evaluation):
     assert history.ended.startswith(
         (f"after {model.taken} steps, as many as max", "after max_seconds at step")
     )
+
+
+def test_each_stage_has_its_share_of_the_time(clock):
+    began = []
+    model = Slow(clock, lambda k: 0.02 if len(began) < 2 else 0.05)  # the second stage is slower
+    model.stages = Stage(0.6, 0.75), Stage(0.4, 0.25)
+    model.start_stage = lambda stage: began.append(clock.now)
+    history = train(model, Nothing(), None, Schedule(10**6, 10, 0.01, None, 20.0), 0)
+    assert began[1] == pytest.approx(15, rel=0.1)
+    assert history.seconds == pytest.approx(20, rel=0.1)
+    assert model.taken == pytest.approx(15 / 0.02 + 5 / 0.05, rel=0.1)
 
 
 def test_a_budget_is_of_all_that_fit_does(clock, monkeypatch):

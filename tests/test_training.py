@@ -189,15 +189,6 @@ def test_a_stage_that_gains_no_more_gives_way_to_the_next():
     assert history.ended == "after 280 steps"  # 160 are the second stage's, whenever it begins
 
 
-def test_each_stage_has_its_share_of_the_seconds():
-    model = Copied()
-    history = run(model, n_steps=10**6, max_seconds=2)
-    first = next(k for k, loss in enumerate(history.loss) if loss[0] < 0.5)
-    assert 0.3 < history.step[first - 1] / history.step[-1] < 0.7
-    assert history.seconds == pytest.approx(2, rel=0.2)
-    assert history.ended.startswith("after ")
-
-
 def test_a_run_that_is_stopped_leaves_later_stages_where_they_begin():
     model = Copied()
     run(model, callbacks=[lambda progress: True])
