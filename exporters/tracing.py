@@ -207,19 +207,20 @@ def _counted(op: Any, found: Any, step: int) -> Any:
 
 
 def _sum(self: Any, dim: Any, keepdim: bool = False, dtype: int = -1) -> Any:
-    """`torch.sum`; along the rows of a matrix of floats as a product with ones.
+    """`torch.sum`; of floats along the rows of a matrix, and down each of many, as a product with ones.
 
     onnxruntime's ReduceSum adds in an order that depends on where in memory a row begins, so that the last
     bit would tell its place in the batch.
     """
+    onnx: Any = require("onnx", "onnx", "export")
     from onnxscript import opset20 as op
 
     axes: Any = op.Constant(value_ints=list(dim))
-    width = self.shape[-1]
-    if self.dtype in _FLOATS and len(self.shape) == 2 and list(dim) in ([1], [-1]) and isinstance(width, int):
-        onnx: Any = require("onnx", "onnx", "export")
-        ones = op.Constant(value=onnx.numpy_helper.from_array(np.ones((width, 1), _FLOATS[self.dtype])))
-        total = op.MatMul(self, ones)
+    rank, along = len(self.shape), [at % len(self.shape) for at in dim] == [1]
+    if self.dtype in _FLOATS and rank in (2, 3) and along and isinstance(size := self.shape[1], int):
+        shape = (size, 1) if rank == 2 else (1, size)
+        ones = op.Constant(value=onnx.numpy_helper.from_array(np.ones(shape, _FLOATS[self.dtype])))
+        total = op.MatMul(self, ones) if rank == 2 else op.MatMul(ones, self)
         return total if keepdim else op.Squeeze(total, axes)
     if self.dtype == 9:  # truth values are counted
         self = op.Cast(self, to=7)

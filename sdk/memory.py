@@ -184,8 +184,8 @@ class Memory(nn.Module):
         distance, weight = self._weighed(add_up(square), self.weight[index], self.weight_without[index])
         doubt = self.doubt[index]
         distance = distance * doubt
-        moved = ((_denoised(distance, weight) * doubt.sqrt())[:, None] @ gap)[:, 0] ** 2
-        near = ((_nearest(distance, weight, NEIGHBOURS) * doubt)[:, None] @ square)[:, 0]
+        moved = _mixed(_denoised(distance, weight) * doubt.sqrt(), gap) ** 2
+        near = _mixed(_nearest(distance, weight, NEIGHBOURS) * doubt, square)
         found = [self._cells(part, rows.present) for part in (moved, near)]
         for patches in cast(Iterable[Patches], self.patches):
             found.append(nn.functional.pad(patches.energies(rows), (0, self.layout.n_categories)))
@@ -265,6 +265,15 @@ def _nearest(distance: Tensor, weight: Tensor, k: int) -> Tensor:
     nearer, tied = (reached < last).float(), (reached == last).float()
     left = (k - add_up(nearer)) / add_up(tied)
     return (nearer + tied * left[:, None]) / k
+
+
+def _mixed(share: Tensor, features: Tensor) -> Tensor:
+    """Candidates' features, (n, m, width), added up by their shares, (n, m).
+
+    No batched product: with AVX-512 MKL's goes by where in memory a row's begins, and the last bit would tell
+    its place in the batch.
+    """
+    return (share[..., None] * features).sum(1)
 
 
 def _leaders(x: Tensor) -> Tensor:

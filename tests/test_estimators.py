@@ -32,6 +32,14 @@ def test_scores_are_the_same_alone_in_any_batch_and_in_any_order(model, people):
         assert_array_equal(model.score_samples(people.iloc[rows]), scores[list(rows)])
 
 
+@pytest.mark.parametrize("width", [3, 27, 33])
+def test_scores_are_the_same_in_every_place_of_a_batch(width):
+    matrix = np.random.default_rng(0).normal(size=(200, width))
+    model = la.Detector(max_steps=2, width=32, depth=1, random_state=0).fit(matrix)
+    for row in matrix[:4]:
+        assert len(np.unique(model.score_samples(np.tile(row, (100, 1))))) == 1
+
+
 def test_scores_do_not_depend_on_the_order_of_columns(model, people):
     shuffled = people[people.columns[::-1]]
     assert_array_equal(model.score_samples(shuffled), model.score_samples(people))
