@@ -30,7 +30,7 @@ TIMES = 1.0, 1 / 8, 1 / 16, 1 / 32  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
 DRAWN = 6  # one row of so many of a batch does the teacher complete anew; the others were drawn before
-KEPT = 2048  # rows drawn
+KEPT, HELD = 2048, 1 << 24  # rows drawn, at most, and coordinates of all of them
 ESTIMATED = 4  # one row of so many also goes on learning estimates, while it learns to draw
 INNER = 3
 ANCHOR, ANCHORED = 0.3, 2  # weight, and one row of so many, by which what is drawn stays where it was
@@ -55,21 +55,22 @@ class _Memory(nn.Module):
     def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__()
         d, n = layout.n_numbers, layout.n_categories
+        self.kept = min(KEPT, max(HELD // d, 1))
         sizes, dtypes = (d, 2 * n, d + n, d, n), (None, None, torch.bool, None, torch.long)
         for name, size, dtype in zip(_Completed._fields, sizes, dtypes, strict=True):
-            empty = torch.zeros(KEPT, size, dtype=dtype, device=device)
+            empty = torch.zeros(self.kept, size, dtype=dtype, device=device)
             self.register_buffer(name, empty, persistent=False)
         count = torch.zeros((), dtype=torch.long, device=device)
         self.register_buffer("count", count, persistent=False)
 
     def put(self, rows: _Completed) -> None:
-        at = (self.count + torch.arange(len(rows.ids), device=self.count.device)) % KEPT
+        at = (self.count + torch.arange(len(rows.ids), device=self.count.device)) % self.kept
         for name, new in rows._asdict().items():
             self.get_buffer(name)[at] = new
         self.count += len(rows.ids)
 
     def take(self, n: int, generator: torch.Generator) -> _Completed:
-        filled = int(self.count.clamp(max=KEPT))
+        filled = min(int(self.count), self.kept)
         at = torch.randint(filled, (n,), generator=generator, device=self.count.device)
         return _Completed(*(self.get_buffer(name)[at] for name in _Completed._fields))
 
@@ -138,10 +139,10 @@ class Distilled(Denoising):
         if stage == 1:
             _copy(self.teacher, self.student)
             _copy(self.teacher, self.shadow)
-        if stage == 2:
-            self.drawn = _Memory(self.layout, self.teacher.schedule.device)
-        if stage == len(STAGES):
+        if stage not in (2, 3):
             self.drawn = None
+        elif self.drawn is None:  # in the last stage that is so where a checkpoint is gone on from
+            self.drawn = _Memory(self.layout, self.teacher.schedule.device)
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
