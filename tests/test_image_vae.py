@@ -108,15 +108,25 @@ def test_every_weight_is_moved_by_one_objective_whatever_the_size(shape, sizes, 
     assert len(moved) == len({id(weights) for weights in moved}) == len(list(model.parameters()))
 
 
+def test_in_the_end_the_fitted_prior_learns_alone():
+    model = build(sharpness=0.3)
+    assert sum(stage.steps for stage in model.stages) == sum(stage.seconds for stage in model.stages) == 1
+    model.start_stage(1)
+    ((loss, moved),) = model.objectives(random_rows(model.layout, 8), seeded(5))
+    assert {id(weights) for weights in moved} == {id(weights) for weights in model.fitted.parameters()}
+    assert torch.isfinite(loss)
+
+
 def test_a_critic_sees_reconstructions_and_draws():
     model = build(sharpness=0.3)
     layout, rows = model.layout, random_rows(model.layout, 8)
-    _, drawn = model._bound(rows, seeded(5))
-    one, other = (model._shown(rows, drawn, seeded(k)) for k in (6, 7))
-    d, unknown = layout.n_numbers, ~drawn.given.present
+    found = model._posterior(rows, seeded(5))
+    _, mean = model._bound(rows, found)
+    one, other = (model._shown(rows, mean, found, seeded(k)) for k in (6, 7))
+    d, unknown = layout.n_numbers, ~found.given.present
     made, real = one[:, :d], rows.numbers
     assert torch.equal(made[~unknown], real[~unknown])
-    assert torch.equal(made[::2][unknown[::2]], drawn.mean[::2][unknown[::2]])
+    assert torch.equal(made[::2][unknown[::2]], mean[::2][unknown[::2]])
     assert (one != other).any(1).tolist() == [k % 2 == 1 and bool(unknown[k].any()) for k in range(8)]
     for loss, _ in model.objectives(random_rows(layout, 1), seeded(5)):
         assert torch.isfinite(loss)
