@@ -596,6 +596,7 @@ class Hybrid(Noising):
     Y. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin. The GAN is dead; long live the GAN! NeurIPS 2024,
     arXiv:2501.05441.
     V. De Bortoli et al. Distributional diffusion models with scoring rules. 2025, arXiv:2502.02483.
+    T. Yin et al. One-step diffusion with distribution matching distillation. CVPR 2024, arXiv:2311.18828.
 
     Examples
     --------

@@ -35,7 +35,7 @@ def seen():
 
 @pytest.fixture(scope="module")
 def fitted(seen):
-    return la.Hybrid(max_steps=400, width=64, n_steps=2, random_state=0, callbacks=[seen]).fit(ROWS)
+    return la.Hybrid(max_steps=300, width=64, n_steps=2, random_state=0, callbacks=[seen]).fit(ROWS)
 
 
 @pytest.fixture(scope="module")
