@@ -118,7 +118,7 @@ def test_a_file_holds_no_rows_that_were_drawn_on_the_way(fitted, tmp_path):
     fitted.save(tmp_path / "m")
     again = la.load(tmp_path / "m")
     assert again.model_.state_dict().keys() == fitted.model_.state_dict().keys()
-    assert not [name for name, _ in fitted.model_.named_buffers() if "drawn" in name]
+    assert not [name for name, _ in fitted.model_.named_buffers() if "remembered" in name]
     assert_array_equal(
         again.generate(5, random_state=0)["image"], fitted.generate(5, random_state=0)["image"]
     )

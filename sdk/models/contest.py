@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lookalike.layout import Layout
-from lookalike.networks import Pace
 
 BETAS = (0.0, 0.99)  # momentum makes the contest oscillate
-PACE = Pace(BETAS)
 TEMPERATURE = 0.7  # of the relaxed categories
 PENALTY_SHARE = 4  # one row in four bears the gradient penalties: unbiased, and half the cost of a step
 

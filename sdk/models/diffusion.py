@@ -151,13 +151,14 @@ class Diffusion(Denoising):
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         """What the network loses, and what the poor one does."""
-        yield (
-            self._loss(self.network, rows, generator),
-            [*self.embed.parameters(), *self.network.parameters()],
-        )
+        yield self._loss(self.network, rows, generator), self.weights()
         if self.poor is not None:
             few = rows.take(slice(max(rows.n // POOR_ROWS, 1)))
             yield self._loss(self.poor, few, generator), list(self.poor.parameters())
+
+    def weights(self) -> list[nn.Parameter]:
+        """Those of the network that estimates, without the poor one's."""
+        return [*self.embed.parameters(), *self.network.parameters()]
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """What the network loses: the poor one is to stay poor."""

@@ -76,13 +76,9 @@ class _Memory(nn.Module):
         return _Completed(*(self.get_buffer(name)[at] for name in _Completed._fields))
 
 
-def _learning(model: Diffusion) -> list[nn.Parameter]:
-    return [*model.embed.parameters(), *model.network.parameters()]
-
-
 @torch.no_grad()
 def _copy(of: Diffusion, to: Diffusion) -> None:
-    for own, other in zip(_learning(to), _learning(of), strict=True):
+    for own, other in zip(to.weights(), of.weights(), strict=True):
         own.copy_(other)
 
 
@@ -113,7 +109,7 @@ class Distilled(Denoising):
         self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, autoguidance=AUTOGUIDANCE, **about)
         self.student = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.shadow = Diffusion(layout, n_steps=n_steps, **alone, **about)
-        self.drawn: _Memory | None = None
+        self.remembered: _Memory | None = None
 
     @property
     def _drawing(self) -> Diffusion:
@@ -141,34 +137,34 @@ class Distilled(Denoising):
             _copy(self.teacher, self.student)
             _copy(self.teacher, self.shadow)
         if stage not in (2, 3):
-            self.drawn = None
-        elif self.drawn is None:  # in the last stage that is so where a checkpoint is gone on from
-            self.drawn = _Memory(self.layout, self.teacher.schedule.device)
+            self.remembered = None
+        elif self.remembered is None:  # in the last stage that is so where a checkpoint is gone on from
+            self.remembered = _Memory(self.layout, self.teacher.schedule.device)
 
     def objectives(
         self, rows: Rows, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
         if self.stage == 0:
             yield from self.teacher.objectives(rows, generator)
-        elif self.drawn is None:
-            yield self._missed(rows, generator), _learning(self.student)
+        elif self.remembered is None:
+            yield self._missed(rows, generator), self.student.weights()
         elif self.stage == 2:
             new, few = (rows.take(slice(max(rows.n // part, 1))) for part in (DRAWN, ESTIMATED))
-            self.drawn.put(self._completed(new, generator))
-            loss = self._apart(self.drawn.take(rows.n, generator), whole=True)
-            yield loss + self._missed(few, generator) / ESTIMATED, _learning(self.student)
+            self.remembered.put(self._completed(new, generator))
+            loss = self._apart(self.remembered.take(rows.n, generator), whole=True)
+            yield loss + self._missed(few, generator) / ESTIMATED, self.student.weights()
         else:
             drawn = self._drawn(rows.ids, generator)
             noised = self.teacher.noised(Rows(drawn.detach(), rows.ids), generator)
-            anchor = self._apart(self.drawn.take(max(rows.n // ANCHORED, 1), generator))
-            yield self._unlikely(drawn, noised) + ANCHOR * anchor, _learning(self.student)
-            yield self.shadow.lost(noised, self.shadow.network, noised.clean), _learning(self.shadow)
+            anchor = self._apart(self.remembered.take(max(rows.n // ANCHORED, 1), generator))
+            yield self._unlikely(drawn, noised) + ANCHOR * anchor, self.student.weights()
+            yield self.shadow.lost(noised, self.shadow.network, noised.clean), self.shadow.weights()
 
     def fidelity(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """How far the student is from its teacher, and before that what the teacher loses."""
         if self.stage == 0:
             return self.teacher.fidelity(rows, generator)
-        if self.drawn is None:
+        if self.remembered is None:
             return self._missed(rows, generator)
         return self._apart(self._completed(rows, generator))
 
