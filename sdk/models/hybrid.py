@@ -73,9 +73,8 @@ class Hybrid(Denoising):
         levels = self.levels(n_steps, layout.noise)
         steps = [(*now, *after) for now, after in zip(levels, [*levels[1:], (0.0, 0.0)], strict=True)]
         self.register_buffer("schedule", torch.tensor(steps), persistent=False)
-        d, beside = layout.n_numbers, layout.width - layout.n_numbers
+        d, row = layout.n_numbers, layout.width
         self.embed = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
-        row = d + beside
         self.student = ResidualMLP(latent_dim + 2 * row + d, row, width, depth, context=64)
         self.look = nn.Sequential(Fourier(32), linear(32, 64), nn.SiLU())
         self.critic = ResidualMLP(2 * row + layout.n_cells, 1, width, depth, context=64, norm=False)
