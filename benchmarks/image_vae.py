@@ -7,8 +7,8 @@ images, precision and recall, and how often it names the class asked for (pythae
 Sharpness is the mean variance of an image's Laplacian, beside that of test images. "plain" and "sharp" differ
 in `sharpness`. "fit s" are the seconds of training, as `images.py` counts them.
 
-Paths of 9 images lead from one test image to another of its class: the longest step in the judge's features
-is told beside the mean one, over 32 paths, and whether the ends are the images to the bit.
+Paths of 9 images lead from one test image to another of its class: the longest step, of pixels and in the
+judge's features, is told beside the mean one, over 32 paths, and whether the ends are the images to the bit.
 
 The peer (`image_peers.py`) lives in build/pythae_peers, which `--peers` makes from the interpreter it names:
 pythae's networks, by the settings of its README, drawn by its NormalSampler. One thread. `--tune` learns from
@@ -62,11 +62,15 @@ def paths(model: Any, network: Judge, x: np.ndarray, y: np.ndarray) -> str:
     made = model.interpolate(*ends, steps=STEPS)["image"].reshape(PATHS, STEPS, 28, 28)
     exact = np.array_equal(made[:, 0], x[first]) and np.array_equal(made[:, -1], x[last])
     features, _ = network.look(made.reshape(-1, 28, 28))
-    steps = np.linalg.norm(np.diff(features.reshape(PATHS, STEPS, -1), axis=1), axis=2)
-    longest = steps.max(1) / steps.mean(1)
+
+    def longest(places: np.ndarray) -> str:
+        steps = np.linalg.norm(np.diff(places.reshape(PATHS, STEPS, -1).astype(float), axis=1), axis=2)
+        over = steps.max(1) / steps.mean(1)
+        return f"median {np.median(over):.2f}, most {over.max():.2f}, within 2 on {(over <= 2).mean():.0%}"
+
     return (
-        f"ends to the bit: {exact}; longest step over the mean one: median {np.median(longest):.2f}, "
-        f"most {longest.max():.2f}; within 2 on {(longest <= 2).mean():.0%} of the paths"
+        f"ends to the bit: {exact}; longest step of each path over its mean one, of pixels: {longest(made)}; "
+        f"in the judge's eyes: {longest(features)}"
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lookalike import noise
 from lookalike.arrays import pictures_of
@@ -29,6 +30,7 @@ from lookalike.replacing import hidden
 from lookalike.schema import Table
 from lookalike.verbs import Completer
 
+DENSER = 4  # places at which a path is measured for each of its steps, to make them equal
 PAIRS = 16  # whose noise is sought at once, always: few are asked for, and each takes hundreds of calls
 
 
@@ -54,7 +56,8 @@ class Noising(Diagnosing):
         """Draw what lies between rows or images: a path from each of `a` to its partner in `b`.
 
         The noise from which either would be drawn is found, and between the two the path is an arc (Shoemake,
-        "Animating rotation with quaternion curves", SIGGRAPH 1985): what lies on it is as noise should be.
+        "Animating rotation with quaternion curves", SIGGRAPH 1985): what lies on it is as noise should be. It
+        is gone along in steps that are of equal length in the model's coordinates of what is drawn.
         Categories are those of the nearer end. What an image has beyond what is drawn from its noise fades
         along the path.
 
@@ -86,31 +89,50 @@ class Noising(Diagnosing):
         first, last = self._rows(a), self._rows(b)
         if len(first) != len(last):
             raise ValueError(f"a and b must be of as many rows, got {len(first)} and {len(last)}.")
-        path = [first if k < steps / 2 else last for k in range(steps)]
-        numbers = np.stack([end.numbers for end in path], 1)
-        ids = np.stack([end.ids for end in path], 1)
+        numbers = np.stack([first.numbers, *[last.numbers] * (steps - 1)], 1)
+        ids = np.stack([first.ids, *[last.ids] * (steps - 1)], 1)
         with torch.inference_mode():
             for start in range(0, len(first), PAIRS):
                 pairs = slice(start, start + PAIRS)
                 ends = [self._seen(end.rows(pairs), PAIRS) for end in (first, last)]
-                there, here = (model.noise_of(rows) for rows in ends)
+                noises = [model.noise_of(rows) for rows in ends]
                 lost = [
                     self._lost(end.rows(pairs), normals, seen)
-                    for end, normals, seen in zip((first, last), (there, here), ends, strict=True)
+                    for end, normals, seen in zip((first, last), noises, ends, strict=True)
                 ]
-                for k in range(1, steps - 1):
-                    t = k / (steps - 1)
-                    drawn = self._led(spherical(there, here, t), ends[0] if path[k] is first else ends[1])
-                    drawn = drawn[: len(first) - start] + (1 - t) * lost[0] + t * lost[1]
-                    numbers[pairs, k] = drawn
+                n = len(first) - start  # of PAIRS
+                for k, share in enumerate(self._even(noises, ends, steps), 1):
+                    near = torch.where(share < 0.5, ends[0].ids, ends[1].ids)
+                    drawn, way = self._told(self._between(noises, near, share)), share[:n].numpy()
+                    numbers[pairs, k] = drawn[:n] + (1 - way) * lost[0] + way * lost[1]
+                    ids[pairs, k] = np.where(way < 0.5, first.ids[pairs], last.ids[pairs])
         n = len(first) * steps  # a table without categories has no size from which to tell
         return self.schema_.decode(Table(*(part.reshape(n, part.shape[2]) for part in (numbers, ids))))
+
+    def _between(self, noises: list[Tensor], ids: Tensor, share: Tensor) -> Rows:
+        """Coordinates drawn at a share of the way, (n, 1), given categories."""
+        return Rows(self._led(spherical(noises[0], noises[1], share), ids), ids)
+
+    def _even(self, noises: list[Tensor], ends: list[Rows], steps: int) -> list[Tensor]:
+        """Shares of the way, each (n, 1), that part paths into steps of equal length; without the ends.
+
+        Where categories of the ends differ a path leaps half way, by what no shorter steps would bridge.
+        """
+        half = torch.linspace(0, 0.5, (steps - 1) * DENSER // 2 + 1)
+        lengths = []
+        for near, at in zip(ends, (half, half + 0.5), strict=True):
+            drawn = [self._between(noises, near.ids, share.expand(PAIRS, 1)).numbers for share in at]
+            lengths.append(torch.stack([(b - a).norm(dim=1).clamp(min=1e-9) for a, b in pairwise(drawn)], 1))
+        gone = nn.functional.pad(torch.cat(lengths, 1).cumsum(1), (1, 0))
+        even, aims = np.linspace(0, 1, gone.shape[1]), np.linspace(0, 1, steps)[1:-1]
+        shares = [np.interp(aims * own[-1], own, even) for own in gone.numpy()]
+        return list(torch.tensor(np.array(shares), dtype=torch.float32).T[:, :, None])
 
     def _lost(self, rows: Table, normals: Tensor, seen: Rows) -> NDArray[np.float64]:
         """What of rows is not in their noise, where draws have no grain to hold it: it fades along a path."""
         if self.codec_.layout.grain:
             return np.zeros_like(rows.numbers)
-        return rows.numbers - self._led(normals, seen)[: len(rows)]
+        return rows.numbers - self._told(Rows(self._led(normals, seen.ids), seen.ids))[: len(rows)]
 
     def vary(self, X: Any, strength: float = 0.5, random_state: RandomState = None) -> Any:
         """Draw variations of rows or images: a part of them is lost in noise, and drawn anew.
@@ -330,18 +352,24 @@ class Noising(Diagnosing):
         own = uniforms[:, : completer.model.noise_size[1]].to(completer.device)
         return completer.model.path(begun, normals, own, given, completer.bar.to(completer.device), first)
 
-    def _led(self, normals: Tensor, like: Rows) -> NDArray[np.float64]:
-        """Numbers of the rows that noise leads to, given the categories of others."""
+    def _led(self, normals: Tensor, ids: Tensor) -> Tensor:
+        """Coordinates of the rows that noise leads to, given their categories."""
         completer = self._completer()
-        uniforms = torch.full((like.n, completer.noise_size[1]), 0.5)
-        given = Rows(torch.full_like(like.numbers, torch.nan), like.ids)
+        uniforms = torch.full((len(ids), completer.noise_size[1]), 0.5)
+        given = Rows(normals.new_full((len(ids), self.codec_.layout.n_numbers), torch.nan), ids)
         begun = completer.model.begin(normals, given)
         *_, rows = self._stepped(begun, normals, uniforms, given)
+        return rows.numbers
+
+    def _told(self, rows: Rows) -> NDArray[np.float64]:
+        """Numbers of coordinates."""
+        completer = self._completer()
+        uniforms = torch.full((rows.n, completer.noise_size[1]), 0.5)
         return completer.decode(rows, uniforms)[0].numpy()
 
 
-def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """What lies at a share of the arc from one to the other, row by row, (n, d)."""
+def spherical(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """What lies at a share, (n, 1), of the arc from one to the other, row by row, (n, d)."""
     lengths = a.norm(dim=1, keepdim=True) * b.norm(dim=1, keepdim=True)
     cosine = (a * b).sum(1, keepdim=True) / lengths.clamp(min=1e-12)
     angle = cosine.acos().nan_to_num(0.0).clamp(1e-3, math.pi - 1e-3)  # of no arc, the chord

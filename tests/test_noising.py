@@ -51,14 +51,24 @@ def test_a_path_leads_from_one_image_to_the_other(digits):
     images, labels = path["image"].reshape(12, 6, 8, 8), path["label"].reshape(12, 6)
     assert_array_equal(images[:, 0], a["image"])
     assert_array_equal(images[:, -1], b["image"])
-    assert (labels[:, :3] == a["label"][:, None]).all()
-    assert (labels[:, 3:] == b["label"][:, None]).all()
+    assert ((labels == a["label"][:, None]) | (labels == b["label"][:, None])).all()
+    changes = (labels[:, 1:] != labels[:, :-1]).sum(1)
+    assert_array_equal(changes, a["label"] != b["label"])
     # The noise of either end leads to it: the first step away is a small one, and each is one nearer to b.
     assert gap(images[:, 1], images[:, 0]) < 0.3 * gap(images[:, 0], images[:, -1])
     left = [gap(images[:, k], b["image"]) for k in range(6)]
     assert (np.diff(left) < 0).all()
     alone = digits.interpolate({k: v[7:8] for k, v in a.items()}, {k: v[7:8] for k, v in b.items()}, 6)
     assert_array_equal(alone["image"], images[7])
+
+
+@pytest.mark.slow
+def test_the_steps_of_a_path_are_of_equal_length(digits):
+    threes = PIXELS[1200:][LABELS[1200:] == "3"][:16]
+    ends = ({"image": part, "label": ["3"] * 8} for part in (threes[:8], threes[8:]))
+    path = digits.interpolate(*ends, steps=7)["image"].reshape(8, 7, -1)
+    length = np.linalg.norm(np.diff(path.astype(float), axis=1), axis=2)
+    assert (length.max(1) < 1.2 * length.mean(1)).all()
 
 
 @pytest.mark.slow
