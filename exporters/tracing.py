@@ -36,7 +36,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
     prefix : str
         Tells the inner values of this piece from those of others.
     """
-    require("onnxscript", "onnx", "export")
+    optimizer: Any = require("onnxscript.optimizer", "onnx", "export")
     rows = torch.export.Dim("n", min=2, max=1 << 24)
     shapes = tuple({0: rows} if tensor.ndim else {} for tensor in inputs.values())
     with _quiet(), torch.no_grad():
@@ -52,9 +52,11 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
                 torch.ops.aten.mean.dim: _mean,
                 torch.ops.aten.group_norm.default: _group_norm,
             },
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        optimizer.optimize_ir(program.model, num_iterations=1)  # torch passes twice, and finds no more
     graph = program.model_proto.graph
     names = {value.name: name for value, name in zip(graph.input, inputs, strict=True)}
     renamed = _Renaming(f"{INNER}{prefix}/", names)
