@@ -540,7 +540,7 @@ class Hybrid(Noising):
     depth : int
         Residual blocks of each network; of images at the outer level, and three times as many at the inner.
     n_steps : int
-        Of the sampler, two network calls each.
+        Of the sampler: of tables two network calls each, of images one.
     gamma : float
         Weight of the critic's gradient penalties, where there is one.
     contamination : float or "auto"
