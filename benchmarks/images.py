@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--options", default="{}", help="of ours, as JSON")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="the first of them")
     parser.add_argument("--peers", default="", help="a Python of which the peers' environment is made")
     parser.add_argument("--write", action="store_true", help="add what is printed to benchmarks/results")
     parser.add_argument("--picture", type=Path, help="where the first hundred images of each model go")
@@ -278,7 +279,7 @@ def main() -> None:
     told("real", 0, data["x_train"][:N], 0, 0, 0, False)
     for name in filter(None, args.models.split(",")):
         run = peer(name, args.peers) if name in PEERS else ours(name, json.loads(args.options))
-        for seed in range(args.seeds):
+        for seed in range(args.seed, args.seed + args.seeds):
             made, fit, generate, model, whole = run(data, args.seconds, seed)
             told(name, seed, made, fit, whole, generate, name not in PEERS)
             if name == "Hybrid":

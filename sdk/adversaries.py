@@ -62,14 +62,18 @@ class ConvCritic(nn.Module):
 
     def forward(self, row: Tensor) -> Tensor:
         """Judge rows of pixels with features, and of flags for what is observed; shape (n, 1)."""
+        return self.with_features(row)[0]
+
+    def with_features(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge rows, and tell what of their images was seen for it, (n, k)."""
         found = row.split(self.parts, 1)
         h = self.outer(self.enter(self.frame.fold(*found[::2])))
-        h = self.inner(self.down(leaky(h)))
-        seen = leaky(self.gather(leaky(h).flatten(1)))
+        features = leaky(self.inner(self.down(leaky(h)))).flatten(1)
+        seen = leaky(self.gather(features))
         if self.beside is None:
-            return self.leave(seen)
+            return self.leave(seen), features
         meant = self.beside(torch.cat(found[1::2], 1))
-        return self.leave(seen) + (seen * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1])
+        return self.leave(seen) + (seen * meant).sum(1, keepdim=True) / math.sqrt(meant.shape[1]), features
 
 
 class Generator(nn.Module):

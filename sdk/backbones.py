@@ -21,10 +21,8 @@ DENOISERS: dict[int, Callable[..., ResidualMLP | UNet]] = {1: _rows, 3: UNet}
 """By rank: noisy coordinates, categories and which coordinates are observed to estimates of clean ones."""
 
 
-def _encoder(
-    shape: tuple[int], n_scores: int, n_out: int, width: int, depth: int, norm: bool = True
-) -> ResidualMLP:
-    return ResidualMLP(2 * shape[0] + n_scores, n_out, width, depth, norm=norm)
+def _encoder(shape: tuple[int], n_scores: int, n_out: int, width: int, depth: int) -> ResidualMLP:
+    return ResidualMLP(2 * shape[0] + n_scores, n_out, width, depth)
 
 
 def _decoder(shape: tuple[int], n_scores: int, latent_dim: int, width: int, depth: int) -> ResidualMLP:

@@ -67,9 +67,9 @@ class Frame(nn.Module):
 class ConvResidual(nn.Module):
     """`Residual` for images, (n, channels, height, width), normalised by groups of channels."""
 
-    def __init__(self, channels: int, context: int, norm: bool = True) -> None:
+    def __init__(self, channels: int, context: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, affine=False) if norm else nn.Identity()
+        self.norm = nn.GroupNorm(GROUPS, channels, affine=False)
         self.film = linear(context, 2 * channels) if context else None
         self.first, self.second = convolution(channels, channels), convolution(channels, channels)
 
@@ -173,12 +173,9 @@ class Pyramid(nn.Module):
         As of the U-Net.
     blocks : sequence of int
         Residual blocks at each resolution; the first is that of 2 x 2 pixels.
-    norm : bool
     """
 
-    def __init__(
-        self, shape: tuple[int, int, int], n_scores: int, width: int, blocks: Sequence[int], norm: bool = True
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], n_scores: int, width: int, blocks: Sequence[int]) -> None:
         super().__init__()
         self.frame, self.n_pixels = Frame(shape, len(blocks)), math.prod(shape)
         outer, inner = channels_of(width, *SHARES)
@@ -187,7 +184,7 @@ class Pyramid(nn.Module):
         self.beside = linear(n_scores, outer) if n_scores else None
         self.downs = nn.ModuleList(convolution(a, b, stride=2) for a, b in pairwise(channels))
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(ConvResidual(size, 0, norm) for _ in range(n)))
+            nn.Sequential(*(ConvResidual(size, 0) for _ in range(n)))
             for size, n in zip(channels, blocks, strict=True)
         )
 
@@ -208,7 +205,7 @@ class ConvEncoder(nn.Module):
 
     Parameters
     ----------
-    shape, n_scores, width, norm
+    shape, n_scores, width
         As of `Pyramid`.
     n_out : int
     depth : int
@@ -222,21 +219,16 @@ class ConvEncoder(nn.Module):
         n_out: int,
         width: int,
         depth: int,
-        norm: bool = True,
     ) -> None:
         super().__init__()
         n = halvings(shape)
-        self.pyramid = Pyramid(shape, n_scores, width, [0] * (n - 1) + [depth], norm)
+        self.pyramid = Pyramid(shape, n_scores, width, [0] * (n - 1) + [depth])
         inner = channels_of(width, SHARES[1])[0]
-        self.norm = nn.GroupNorm(GROUPS, inner, affine=False) if norm else nn.Identity()
+        self.norm = nn.GroupNorm(GROUPS, inner, affine=False)
         self.leave = linear(inner * math.prod(self.pyramid.frame.size), n_out)
 
-    def features(self, seen: Tensor) -> Tensor:
-        """What the numbers are read from, (n, k)."""
-        return nn.functional.silu(self.norm(self.pyramid(seen)[-1])).flatten(1)
-
     def forward(self, seen: Tensor) -> Tensor:
-        return self.leave(self.features(seen))
+        return self.leave(nn.functional.silu(self.norm(self.pyramid(seen)[-1])).flatten(1))
 
 
 class ConvDecoder(nn.Module):

@@ -119,9 +119,10 @@ class ResidualMLP(nn.Module):
         out = self.leave(self._through(entered.flatten(0, -2), context))  # of two matrices are fast products
         return out if entered.ndim == 2 else out.unflatten(0, entered.shape[:-1])
 
-    def features(self, row: Tensor) -> Tensor:
-        """What `forward` leaves from, (n, width)."""
-        return self._through(self._enter([row]), None)
+    def with_features(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Do as `forward` for rows, and tell what it leaves from, (n, width)."""
+        features = self._through(self._enter([row]), None)
+        return self.leave(features), features
 
     def _through(self, h: Tensor, context: Tensor | None) -> Tensor:
         for block in self.blocks:

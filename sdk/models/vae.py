@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lookalike.backbones import DECODERS, ENCODERS
-from lookalike.convolutional import ConvEncoder
+from lookalike.adversaries import ConvCritic
+from lookalike.backbones import CRITICS, DECODERS, ENCODERS
 from lookalike.layout import Layout, Rows
 from lookalike.models.contest import BETAS, bearing, lost, steepness
 from lookalike.models.diffusion import Diffusion
@@ -31,7 +31,7 @@ STAGES = (
 )  # in the second the fitted prior learns alone: latents that move it cannot catch up with
 RECONSTRUCTED, COMPLETED = slice(None, None, 2), slice(1, None, 2)  # rows, as a critic sees them
 
-_Critic = ResidualMLP | ConvEncoder
+_Critic = ResidualMLP | ConvCritic
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class VAE(Family):
                 generator=generator,
             )
         if sharpness:
-            self.critic = ENCODERS[rank](*about, 1, width, depth, norm=False)
+            self.critic = CRITICS[rank](*about, 0, width, depth)  # to it nothing is hidden
             initialise(self.critic, generator)
             self.betas = BETAS
             pixels = torch.arange(layout.width + layout.n_numbers) < layout.n_numbers
@@ -236,10 +236,9 @@ class VAE(Family):
         reconstructions and draws, as there in algorithm 1.
         """
         with torch.no_grad():
-            wanted = critic.features(real)
-        found = critic.features(made)
-        contest = lost(critic.leave(found), critic.leave(wanted))
-        aim = wanted[RECONSTRUCTED]
+            on_real, wanted = critic.with_features(real)
+        on_made, found = critic.with_features(made)
+        contest, aim = lost(on_made, on_real), wanted[RECONSTRUCTED]
         return contest + (found[RECONSTRUCTED] - aim).square().mean() / aim.square().mean()
 
     @property
