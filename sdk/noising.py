@@ -103,7 +103,7 @@ class Noising(Diagnosing):
                 n = len(first) - start  # of PAIRS
                 for k, share in enumerate(self._even(noises, ends, steps), 1):
                     near = torch.where(share < 0.5, ends[0].ids, ends[1].ids)
-                    drawn, way = self._told(self._between(noises, near, share)), share[:n].numpy()
+                    drawn, way = self._told(self._between(noises, near, share)), share[:n].cpu().numpy()
                     numbers[pairs, k] = drawn[:n] + (1 - way) * lost[0] + way * lost[1]
                     ids[pairs, k] = np.where(way < 0.5, first.ids[pairs], last.ids[pairs])
         n = len(first) * steps  # a table without categories has no size from which to tell
@@ -118,15 +118,16 @@ class Noising(Diagnosing):
 
         Where categories of the ends differ a path leaps half way, by what no shorter steps would bridge.
         """
-        half = torch.linspace(0, 0.5, (steps - 1) * DENSER // 2 + 1)
+        device = noises[0].device
+        half = torch.linspace(0, 0.5, (steps - 1) * DENSER // 2 + 1, device=device)
         lengths = []
         for near, at in zip(ends, (half, half + 0.5), strict=True):
             drawn = [self._between(noises, near.ids, share.expand(PAIRS, 1)).numbers for share in at]
             lengths.append(torch.stack([(b - a).norm(dim=1).clamp(min=1e-9) for a, b in pairwise(drawn)], 1))
         gone = nn.functional.pad(torch.cat(lengths, 1).cumsum(1), (1, 0))
         even, aims = np.linspace(0, 1, gone.shape[1]), np.linspace(0, 1, steps)[1:-1]
-        shares = [np.interp(aims * own[-1], own, even) for own in gone.numpy()]
-        return list(torch.tensor(np.array(shares), dtype=torch.float32).T[:, :, None])
+        shares = [np.interp(aims * own[-1], own, even) for own in gone.cpu().numpy()]
+        return list(torch.tensor(np.array(shares), dtype=torch.float32, device=device).T[:, :, None])
 
     def _lost(self, rows: Table, normals: Tensor, seen: Rows) -> NDArray[np.float64]:
         """What of rows is not in their noise, where draws have no grain to hold it: it fades along a path."""
