@@ -52,8 +52,8 @@ class VAE(Noising):
         Weight of the divergence; 1 is the evidence bound.
     sharpness : float
         Weight of a critic that compares what is reconstructed, and what is drawn, with real images, for
-        images that are not blurred, at twice the time a step; 0 for none. 10 suits garments, at half the
-        default `learning_rate`: 3 draws more kinds of them, less sharply.
+        images that are not blurred; a step takes longer. 0 for none. 10 suits garments, at half the
+        default `learning_rate`.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.

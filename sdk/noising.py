@@ -110,8 +110,8 @@ class Noising(Diagnosing):
         return self.schema_.decode(Table(*(part.reshape(n, part.shape[2]) for part in (numbers, ids))))
 
     def _between(self, noises: list[Tensor], ids: Tensor, share: Tensor) -> Rows:
-        """Coordinates drawn at a share of the way, (n, 1), given categories."""
-        return Rows(self._led(spherical(noises[0], noises[1], share), ids), ids)
+        """What is drawn at a share of the way, (n, 1), given categories."""
+        return self._led(spherical(noises[0], noises[1], share), ids)
 
     def _even(self, noises: list[Tensor], ends: list[Rows], steps: int) -> list[Tensor]:
         """Shares of the way, each (n, 1), that part paths into steps of equal length; without the ends.
@@ -133,7 +133,7 @@ class Noising(Diagnosing):
         """What of rows is not in their noise, where draws have no grain to hold it: it fades along a path."""
         if self.codec_.layout.grain:
             return np.zeros_like(rows.numbers)
-        return rows.numbers - self._told(Rows(self._led(normals, seen.ids), seen.ids))[: len(rows)]
+        return rows.numbers - self._told(self._led(normals, seen.ids))[: len(rows)]
 
     def vary(self, X: Any, strength: float = 0.5, random_state: RandomState = None) -> Any:
         """Draw variations of rows or images: a part of them is lost in noise, and drawn anew.
@@ -353,17 +353,17 @@ class Noising(Diagnosing):
         own = uniforms[:, : completer.model.noise_size[1]].to(completer.device)
         return completer.model.path(begun, normals, own, given, completer.bar.to(completer.device), first)
 
-    def _led(self, normals: Tensor, ids: Tensor) -> Tensor:
-        """Coordinates of the rows that noise leads to, given their categories."""
+    def _led(self, normals: Tensor, ids: Tensor) -> Rows:
+        """The rows that noise leads to, given their categories."""
         completer = self._completer()
         uniforms = torch.full((len(ids), completer.noise_size[1]), 0.5)
         given = Rows(normals.new_full((len(ids), self.codec_.layout.n_numbers), torch.nan), ids)
         begun = completer.model.begin(normals, given)
         *_, rows = self._stepped(begun, normals, uniforms, given)
-        return rows.numbers
+        return rows
 
     def _told(self, rows: Rows) -> NDArray[np.float64]:
-        """Numbers of coordinates."""
+        """Numbers of rows that were drawn."""
         completer = self._completer()
         uniforms = torch.full((rows.n, completer.noise_size[1]), 0.5)
         return completer.decode(rows, uniforms)[0].numpy()
