@@ -177,6 +177,8 @@ class Layout(nn.Module):
         What a denoiser of such coordinates learns from.
     learning_rate : float
         That suits it.
+    orthogonal : bool
+        Whether networks of it learn faster by `Muon`'s steps.
     weight : int
         How much work a feature is to a network, beside one of a row.
     guidance, autoguidance : float
@@ -197,6 +199,7 @@ class Layout(nn.Module):
 
     noise = Noise(-1.2, 1.2, 0.01, 10.0)  # Table 1 of EDM; coordinates of unit spread are buried in 10
     learning_rate = 2e-3
+    orthogonal = False
     weight = 1
     guidance = autoguidance = 1.0
     narrow = False
@@ -417,6 +420,7 @@ class ImageLayout(Layout):
     # Neighbours say the same, so it takes more noise to hide an image than to hide each of its pixels.
     noise = Noise(0.0, 1.4, 0.1, Layout.noise.most)
     learning_rate = 8e-3
+    orthogonal = True
     weight = 20
     guidance, autoguidance = 2.0, 1.5
     narrow = True

@@ -16,10 +16,21 @@ Layer = nn.Linear | nn.Conv2d
 
 
 class Pace(NamedTuple):
-    """How Adam goes about an objective: its decay rates, and times how much of the learning rate."""
+    """How an objective is learned.
+
+    Attributes
+    ----------
+    betas : tuple of float
+        Adam's decay rates.
+    times : float
+        How much of the learning rate.
+    orthogonal : bool
+        Whether matrices take `Muon`'s steps.
+    """
 
     betas: tuple[float, float]
     times: float = 1.0
+    orthogonal: bool = False
 
 
 class Stage(NamedTuple):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from lookalike import archive
 from lookalike.errors import ArtifactError, LookalikeWarning, TrainingError
+from lookalike.muon import Muon
 from lookalike.networks import Pace, Stage
 
 EMA_DECAY = 0.999
@@ -334,7 +335,12 @@ class _Run:
 
     def _optimizer(self, k: int, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         if k == len(self.optimizers):
-            optimizer = torch.optim.Adam(parameters, betas=self.model.pace(k).betas, fused=True)
+            betas, _, orthogonal = self.model.pace(k)
+            optimizer = (
+                Muon(parameters, betas)
+                if orthogonal
+                else torch.optim.Adam(parameters, betas=betas, fused=True)
+            )
             for i, p in enumerate(parameters):
                 prefix = f"optimizer.{k}.{i}."
                 state = {

@@ -130,7 +130,8 @@ class Distilled(Denoising):
         return self.teacher.denoise(x, sigma, observed)
 
     def pace(self, k: int) -> Pace:
-        return Pace(self.betas, OF_SHADOW if self.stage == 3 and k else TIMES[self.stage])
+        times = OF_SHADOW if self.stage == 3 and k else TIMES[self.stage]
+        return super().pace(k)._replace(times=times)
 
     def start_stage(self, stage: int) -> None:
         self.stage = stage

@@ -45,7 +45,7 @@ class Model(nn.Module, ABC):
 
     def pace(self, k: int) -> Pace:
         """How objective number `k` is learned."""
-        return Pace(self.betas)
+        return Pace(self.betas, orthogonal=self.layout.orthogonal)
 
     def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
