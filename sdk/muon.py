@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST = 16  # sides of what counts as a matrix; layers that come from or lead to less are Adam's
-MOMENTUM = 0.95
 LENGTH = 0.2  # of a step, as a root of mean squares, at a learning rate of 1
-ROUNDS = 5
+ROUNDS = 3
 FIRST, THIRD, FIFTH = 3.4445, -4.7750, 2.0315
 
 
@@ -43,7 +42,7 @@ class Muon(torch.optim.Adam):
     ----------
     parameters : list of Parameter
     betas : tuple of float
-        Adam's.
+        Adam's; the first is that of matrices too.
     """
 
     def __init__(self, parameters: list[nn.Parameter], betas: tuple[float, float]) -> None:
@@ -53,6 +52,7 @@ class Muon(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Move the parameters by their gradients."""
         (group,) = self.param_groups
+        momentum = group["betas"][0]
         alike: dict[tuple[int, int], list[nn.Parameter]] = {}
         for p in group["params"]:
             if p.grad is not None and p.ndim > 1 and min(sides := (len(p), p[0].numel())) >= SMALLEST:
@@ -63,8 +63,8 @@ class Muon(torch.optim.Adam):
                 if not self.state[p]:
                     self.state[p]["mean"] = torch.zeros_like(p)
             means = [self.state[p]["mean"] for p in matrices]
-            torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-            ahead = torch._foreach_lerp(gradients, means, MOMENTUM)
+            torch._foreach_lerp_(means, gradients, 1 - momentum)
+            ahead = torch._foreach_lerp(gradients, means, momentum)
             steps = orthogonal(torch.stack([each.flatten(1) for each in ahead]))
             steps = steps * (group["lr"] * LENGTH * math.sqrt(max(sides)))
             for p, step in zip(matrices, steps, strict=True):
