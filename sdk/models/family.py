@@ -22,7 +22,7 @@ class Model(nn.Module, ABC):
     layout : Layout
         What the model sees.
     betas : tuple of float
-        Adam's decay rates that suit the loss.
+        Adam's decay rates that suit the loss, the first of which is Muon's too.
     measured : bool
         Whether it learns from standard scores, beside normal ones.
     wary : bool
