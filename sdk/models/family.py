@@ -45,7 +45,8 @@ class Model(nn.Module, ABC):
 
     def pace(self, k: int) -> Pace:
         """How objective number `k` is learned."""
-        return Pace(self.betas, orthogonal=self.layout.orthogonal)
+        # A contest goes without momentum, and what one batch says of a matrix's directions is not enough.
+        return Pace(self.betas, orthogonal=self.layout.orthogonal and self.betas[0] > 0)
 
     def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
