@@ -29,7 +29,6 @@ STAGES = Stage(0.91, 0.70), Stage(0.04, 0.05), Stage(0.03, 0.15), Stage(0.02, 0.
 TIMES = 1.0, 1 / 8, 1 / 16, 1 / 32  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
-AUTOGUIDANCE = 2.0  # of the teacher, more than it would need itself: a student draws fewer kinds
 DRAWN = 6  # one row of so many of a batch does the teacher complete anew; the others were drawn before
 KEPT, HELD = 2048, 1 << 24  # rows drawn, at most, and coordinates of all of them
 ESTIMATED = 4  # one row of so many also goes on learning estimates, while it learns to draw
@@ -107,7 +106,7 @@ class Distilled(Denoising):
         about: dict[str, Any] = {"width": width, "depth": INNER * depth, "generator": generator}
         alone: dict[str, Any] = {"guidance": 1.0, "autoguidance": 1.0, "alone": True}
         self.layout, self.stage = layout, len(STAGES)
-        self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, autoguidance=AUTOGUIDANCE, **about)
+        self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, **about)
         self.student = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.shadow = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.remembered: _Memory | None = None
