@@ -65,7 +65,7 @@ PEERS = ("DDPM", "DCGAN")
 SAMPLERS: tuple[dict[str, Any], ...] = (
     *({"n_steps": n} for n in (2, 3, 4, 8, 32)),
     *({"n_steps": 8, "guidance": g} for g in (1.0, 2.0, 3.0)),
-    *({"n_steps": 8, "autoguidance": g} for g in (1.0, 1.5)),
+    *({"n_steps": 8, "autoguidance": g} for g in (1.0, 2.0)),
 )
 
 

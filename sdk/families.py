@@ -373,7 +373,7 @@ class Diffusion(Noising):
     autoguidance : float, optional
         How far images are led away from what a poorer network, trained beside, would draw: 1 is not at all;
         more is truer and more varied up to a point, for a fifth more time (Karras et al. 2024). By default
-        2. Tables have no such network.
+        1.5. Tables have no such network.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.

@@ -422,7 +422,7 @@ class ImageLayout(Layout):
     learning_rate = 8e-3
     orthogonal = True
     weight = 20
-    guidance, autoguidance = 2.0, 2.0
+    guidance, autoguidance = 2.0, 1.5
     narrow = True
     prior_steps = 6
     buried = False
