@@ -25,10 +25,11 @@ from lookalike.models.family import Denoising
 from lookalike.networks import Pace, Stage
 
 # Of the teacher, its estimates, what it draws, and how likely: the last two take several times as long.
-STAGES = Stage(0.91, 0.70), Stage(0.04, 0.05), Stage(0.03, 0.15), Stage(0.02, 0.10)
-TIMES = 1.0, 1 / 8, 1 / 16, 1 / 32  # how much of the learning rate each takes
+STAGES = Stage(0.900, 0.71), Stage(0.060, 0.08), Stage(0.027, 0.14), Stage(0.013, 0.07)
+TIMES = 1.0, 1 / 8, 1 / 16, 1 / 128  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
+AUTOGUIDANCE = 1.75  # of the teacher, more than it would need itself: a student draws fewer kinds
 DRAWN = 6  # one row of so many of a batch does the teacher complete anew; the others were drawn before
 KEPT, HELD = 2048, 1 << 24  # rows drawn, at most, and coordinates of all of them
 ESTIMATED = 4  # one row of so many also goes on learning estimates, while it learns to draw
@@ -106,7 +107,7 @@ class Distilled(Denoising):
         about: dict[str, Any] = {"width": width, "depth": INNER * depth, "generator": generator}
         alone: dict[str, Any] = {"guidance": 1.0, "autoguidance": 1.0, "alone": True}
         self.layout, self.stage = layout, len(STAGES)
-        self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, **about)
+        self.teacher = Diffusion(layout, n_steps=TEACHER_STEPS, autoguidance=AUTOGUIDANCE, **about)
         self.student = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.shadow = Diffusion(layout, n_steps=n_steps, **alone, **about)
         self.remembered: _Memory | None = None
