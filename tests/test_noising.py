@@ -29,7 +29,7 @@ def gap(images, others=NEW["image"]):
 
 @pytest.fixture(scope="module")
 def digits():
-    return la.Diffusion(width=32, max_steps=400, n_steps=8, guidance=1, autoguidance=1, random_state=0).fit(
+    return la.Diffusion(width=32, max_steps=800, n_steps=8, guidance=1, autoguidance=1, random_state=0).fit(
         rows(slice(1200))
     )
 
