@@ -136,7 +136,7 @@ class Schedule:
     n_steps : int
     batch_size : int
     learning_rate : float
-        Of Adam or Muon: warmed up over `WARM_UP` steps, then a cosine to zero; in each stage of the model anew.
+        Warmed up over `WARM_UP` steps, then a cosine to zero; in each stage of the model anew.
     patience : int or None
         Stop after this many of the 20 evaluations in a row without gain, and go on to the next stage where
         there is one; None never stops early.
