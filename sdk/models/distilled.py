@@ -25,7 +25,7 @@ from lookalike.models.family import Denoising
 from lookalike.networks import Pace, Stage
 
 # Of the teacher, its estimates, what it draws, and how likely: the last two take several times as long.
-STAGES = Stage(0.82, 0.55), Stage(0.11, 0.12), Stage(0.05, 0.25), Stage(0.02, 0.08)
+STAGES = Stage(0.900, 0.71), Stage(0.060, 0.08), Stage(0.027, 0.14), Stage(0.013, 0.07)
 TIMES = 1.0, 1 / 8, 1 / 16, 1 / 128  # how much of the learning rate each takes
 OF_SHADOW = 1 / 8
 TEACHER_STEPS = 6  # more draw little better
