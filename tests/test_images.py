@@ -364,7 +364,9 @@ def test_what_is_drawn_is_as_light_as_what_was_learned():
     images = np.zeros((1000, 12, 12))
     images[:, 3:9, 3:9] = rng.uniform(100, 250, (1000, 1, 1))
     images = (images + rng.normal(0, 5, images.shape)).clip(0, 255).astype(np.uint8)
-    model = la.Diffusion(width=32, depth=1, max_steps=1000, n_steps=6, random_state=0).fit(images)
+    model = la.Diffusion(width=32, depth=1, max_steps=400, n_steps=6, autoguidance=1, random_state=0).fit(
+        images
+    )
     light = [x[:, 3:9, 3:9].mean() for x in (model.generate(1000, random_state=1), images)]
     assert light[0] == pytest.approx(light[1], rel=0.07)
 
