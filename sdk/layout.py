@@ -178,7 +178,7 @@ class Layout(nn.Module):
     learning_rate : float
         That suits it.
     orthogonal : bool
-        Whether networks of it learn faster by `Muon`'s steps.
+        Whether a denoiser of it learns faster by `Muon`'s steps.
     weight : int
         How much work a feature is to a network, beside one of a row.
     guidance, autoguidance : float

@@ -21,7 +21,7 @@ from lookalike.backbones import DENOISERS
 from lookalike.convolutional import UNet
 from lookalike.layout import Layout, Noise, Rows
 from lookalike.models.family import Denoising
-from lookalike.networks import Fourier, ResidualMLP, initialise, linear
+from lookalike.networks import Fourier, Pace, ResidualMLP, initialise, linear
 
 RHO = 7.0  # how steps crowd towards little noise
 SCORE_LEVELS = (0.5, 1.0)  # one noise level sees local structure, the other the whole
@@ -108,6 +108,9 @@ class Diffusion(Denoising):
         if layout.autoguidance != 1 and not alone:
             self.poor = network(*about, max(width // POOR_WIDTH, 1), POOR_DEPTH, context=64)
             initialise(self.poor, generator, zero=self.poor.modulators())
+
+    def pace(self, k: int) -> Pace:
+        return Pace(self.betas, orthogonal=self.layout.orthogonal)
 
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the clean row by the preconditioned network."""

@@ -131,7 +131,7 @@ class Distilled(Denoising):
 
     def pace(self, k: int) -> Pace:
         times = OF_SHADOW if self.stage == 3 and k else TIMES[self.stage]
-        return super().pace(k)._replace(times=times)
+        return self.teacher.pace(k)._replace(times=times)
 
     def start_stage(self, stage: int) -> None:
         self.stage = stage

@@ -22,7 +22,7 @@ class Model(nn.Module, ABC):
     layout : Layout
         What the model sees.
     betas : tuple of float
-        Adam's decay rates that suit the loss, the first of which is Muon's too.
+        Adam's decay rates that suit the loss.
     measured : bool
         Whether it learns from standard scores, beside normal ones.
     wary : bool
@@ -45,8 +45,7 @@ class Model(nn.Module, ABC):
 
     def pace(self, k: int) -> Pace:
         """How objective number `k` is learned."""
-        # A contest goes without momentum, and what one batch says of a matrix's directions is not enough.
-        return Pace(self.betas, orthogonal=self.layout.orthogonal and self.betas[0] > 0)
+        return Pace(self.betas)
 
     def prepare(self, memory: Memory, n: int, unseen: Rows) -> None:
         """Hear before training what is remembered, how many rows there are to learn from, and other rows."""
