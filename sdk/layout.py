@@ -401,7 +401,7 @@ class Layout(nn.Module):
         return numbers[:0]
 
 
-HIDES = 0.36  # the most noise of images, beside how far away one is that is lighter all over by a spread
+HIDES = 0.18  # the most noise of images, beside how far away one is that is lighter all over by a spread
 
 
 class ImageLayout(Layout):
@@ -418,7 +418,7 @@ class ImageLayout(Layout):
     """
 
     # Neighbours say the same, so it takes more noise to hide an image than to hide each of its pixels.
-    noise = Noise(0.0, 1.4, 0.1, Layout.noise.most)
+    noise = Noise(0.0, 1.4, 0.1, 5.0)
     learning_rate = 8e-3
     orthogonal = True
     weight = 20

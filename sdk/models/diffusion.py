@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lookalike.backbones import DENOISERS
 from lookalike.convolutional import UNet
 from lookalike.layout import Layout, Noise, Rows
-from lookalike.models.family import Denoising
+from lookalike.models.family import FAR, Denoising
 from lookalike.networks import Fourier, Pace, ResidualMLP, initialise, linear
 
 RHO = 7.0  # how steps crowd towards little noise
@@ -135,7 +135,8 @@ class Diffusion(Denoising):
         Kynkäänniemi, Lehtinen, Aila and Laine, "Guiding a diffusion model with a bad version of itself",
         NeurIPS 2024, arXiv 2406.02507, equation 3): where either goes wrong, the better estimate still errs
         the same way, but less. 1 is none; without categories, 0 leaves them out. What is completed is not
-        guided: how draws differ tells how sure they are.
+        guided: how draws differ tells how sure they are. Nor is what only begins in more than the most noise:
+        that far out guidance costs variety (Kynkäänniemi et al., NeurIPS 2024, arXiv 2404.07724).
         """
         x = self.layout.join(z, ids)
         expected, scores = self.denoise(x, sigma, observed)
@@ -147,7 +148,8 @@ class Diffusion(Denoising):
             poorly, _ = self._estimate(self.poor, x, sigma, observed)
             away.append((self.autoguidance - 1) * (expected - poorly))
         if away:
-            expected = expected + (1 - observed.amax(1, keepdim=True)) * reduce(torch.add, away)
+            led = (1 - observed.amax(1, keepdim=True)) * (sigma < FAR / 2 * self.layout.noise.most)
+            expected = expected + led * reduce(torch.add, away)
         return expected, scores
 
     def objectives(
@@ -179,7 +181,8 @@ class Diffusion(Denoising):
         # Stratified times: every batch covers the noise levels evenly.
         t = torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)
         t = (t / n).clamp(1e-4, 1 - 1e-4)[:, None]
-        sigma = layout.noise.at(t).clamp(layout.noise.least, layout.noise.most)
+        farthest = layout.noise.most * (1 if layout.buried else FAR)
+        sigma = layout.noise.at(t).clamp(layout.noise.least, farthest)
         observed = layout.random_observed(n, generator, device) & known
         given = observed[:, :d].float()
         # Where a row has no number any will do, as long as training and sampling agree.
@@ -254,7 +257,7 @@ class Diffusion(Denoising):
         for k in torch.arange(self.n_steps, device=z.device).flip(0):
             z = undone(partial(step, k), z)
         if not layout.buried:
-            z = undone(lambda noise: noise + self._expected(noise, given), z)
+            z = undone(lambda noise: noise + self._left(noise, given), z)
         return z / self.schedule[0, 0]
 
     def energies(self, rows: Rows) -> tuple[list[Tensor], Rows]:

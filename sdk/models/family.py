@@ -136,6 +136,9 @@ class Family(Model):
         """
 
 
+FAR = 4.0  # times the most noise: so much is seen on the way to it
+
+
 class Denoising(Family):
     """A family that draws by taking Gaussian noise away.
 
@@ -148,20 +151,29 @@ class Denoising(Family):
     schedule: Tensor
 
     def begin(self, normals: Tensor, given: Rows) -> Rows:
-        """The most noise, and what can be expected in it.
+        """The most noise, and what of a row is left in it.
 
-        Images whose pixels are light or dark together are not buried in it: noise alone is not what is left
-        of any of them, and what is drawn from it would be too dark or too light.
+        Images whose pixels are light or dark together are not buried in it: what is drawn from noise alone
+        would be too dark or too light.
         """
         z = normals[:, : self.layout.n_numbers] * self.schedule[0, 0]
         if not self.layout.buried:
-            z = z + self._expected(z, given)
+            z = z + self._left(z, given)
         return Rows(torch.where(given.present, given.clean, z), given.ids)
 
-    def _expected(self, z: Tensor, given: Rows) -> Tensor:
-        """What is expected of coordinates in the most noise, and of rows in which some parts are given."""
-        x = self.layout.join(torch.where(given.present, given.clean, z), given.ids)
-        return self.denoise(x, self.schedule[:1, :1], given.present.float())[0]
+    def _left(self, z: Tensor, given: Rows) -> Tensor:
+        """What the probability-flow ODE adds to noise, on its way from endless noise to the most.
+
+        As a function of 1 / sigma the row in units of the noise has a slope of what is expected of it
+        (equation 3 of EDM), and begins as the noise at 0: one step there by the midpoint rule, the middle by
+        another half as long.
+        """
+        left = torch.zeros_like(z)
+        for times in (FAR, FAR / 2):
+            noisy = torch.where(given.present, given.clean, times * z + left)
+            x = self.layout.join(noisy, given.ids)
+            left = self.denoise(x, times * self.schedule[:1, :1], given.present.float())[0]
+        return left
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
