@@ -123,15 +123,16 @@ def test_a_trajectory_ends_with_what_is_generated(digits):
 
 @pytest.mark.slow
 def test_images_are_explained_by_image_and_label(digits):
-    odd = {name: column.copy() for name, column in NEW.items()}
+    new = rows(slice(1200, 1400))
+    odd = {name: column.copy() for name, column in new.items()}
     odd["label"] = np.roll(odd["label"], 1)
-    changed = odd["label"] != NEW["label"]
+    changed = odd["label"] != new["label"]
     why = digits.explain(odd)
     assert why.columns == ["image", "label"]
     assert_allclose(why.shares.sum(1), digits.anomaly_score(odd))
     assert_allclose(why.shares[:, 0], digits.heatmap(odd).sum((1, 2)))
-    assert (why.expected["label"] == NEW["label"])[changed].mean() > 0.3  # chance is 0.1
-    assert why.expected["image"].shape == NEW["image"].shape
+    assert (why.expected["label"] == new["label"])[changed].mean() > 0.35  # chance is 0.1
+    assert why.expected["image"].shape == new["image"].shape
     assert "8 x 8 pixels" in repr(why)
     assert_allclose(why.falls, why.shares.sum(1)[:, None] - tried(digits, odd, why.expected), atol=1e-9)
 
