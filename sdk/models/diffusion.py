@@ -148,7 +148,8 @@ class Diffusion(Denoising):
             poorly, _ = self._estimate(self.poor, x, sigma, observed)
             away.append((self.autoguidance - 1) * (expected - poorly))
         if away:
-            led = (1 - observed.amax(1, keepdim=True)) * (sigma < FAR / 2 * self.layout.noise.most)
+            # Half way to the least that is seen on the way to the most: whoever learns this is in no doubt.
+            led = (1 - observed.amax(1, keepdim=True)) * (sigma < (FAR / 2) ** 0.5 * self.layout.noise.most)
             expected = expected + led * reduce(torch.add, away)
         return expected, scores
 
