@@ -2,7 +2,7 @@
 
     python benchmarks/images.py                                        # Diffusion, 120 CPU seconds
     python benchmarks/images.py --seconds 600 --write
-    python benchmarks/images.py --models Diffusion,DDPM,DCGAN --peers python3.11 --write
+    python benchmarks/images.py --models Diffusion,VAE,DDPM,DCGAN --peers python3.11 --write
     python benchmarks/images.py --data emoji --seconds 600 --write     # in colour
 
 The judge is a small convolutional network that names at least 92 % of the test images; it is trained once, in
@@ -14,11 +14,11 @@ many steps as the first ones say that the seconds allow; "fit s" are the CPU sec
 those of fit as a whole, which remembers images and calibrates scores beside.
 
 Where Diffusion is among the models, or Hybrid, whose teacher it then is, there follow samplers of fewer and
-of more steps, of other guidance and autoguidance, with the same weights; and centres of 500 test images, a
-quarter of their pixels, filled without being told the label. "rmse" is that of the mean of 10 draws, beside
-the mean of training images; "covers" is the share of hidden pixels whose rank among 19 draws lies in the
-middle 80 % (ties by chance: nearly all draws agree on the background); "named" tells how often the judge is
-right on one draw, beside the whole image.
+of more steps, of other guidance and autoguidance, with the same weights. Of each of ours, or of that teacher,
+centres of 500 test images, a quarter of their pixels, are filled without being told the label. "rmse" is
+that of the mean of 10 draws, beside the mean of training images; "covers" is the share of hidden pixels whose
+rank among 19 draws lies in the middle 80 % (ties by chance: nearly all draws agree on the background);
+"named" tells how often the judge is right on one draw, beside the whole image.
 
 `--data emoji` takes Twemoji of 32 x 32 in colour, a fifth of them, with all their variants, to test with;
 what is asked for are test images' categories, which its judge, trained on the others and on Noto's drawings
@@ -292,6 +292,7 @@ def main() -> None:
                     )
                     words = ", ".join(f"{key}={value}" for key, value in sampler.items())
                     told(words, seed, made_so["image"], 0, 0, time.process_time() - start, True)
+            if model is not None:
                 filled(say, network, data, model)
             if args.picture:
                 args.picture.mkdir(parents=True, exist_ok=True)
