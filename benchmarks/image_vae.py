@@ -34,7 +34,7 @@ from peers import interpreter
 from lookalike.evaluation.manifolds import frechet_distance, likeness
 
 SHARP = 10.0
-OPTIONS = {"width": 128, "batch_size": 64, "n_steps": 1, "learning_rate": 4e-3}
+OPTIONS = {"width": 128, "batch_size": 64, "n_steps": 1}
 PATHS, STEPS = 32, 9
 
 

@@ -52,8 +52,7 @@ class VAE(Noising):
         Weight of the divergence; 1 is the evidence bound.
     sharpness : float
         Weight of a critic that compares what is reconstructed, and what is drawn, with real images, for
-        images that are not blurred; a step takes longer. 0 for none. 10 suits garments, at half the
-        default `learning_rate`.
+        images that are not blurred; a step takes longer. 0 for none. 10 suits garments.
     contamination : float or "auto"
         "auto" calls at most 5 % of normal rows anomalies, by calibration on held-out rows; a share in
         (0, 0.5] calls that share of the rows of `fit` anomalies.
@@ -70,7 +69,7 @@ class VAE(Noising):
     batch_size : int, optional
         By default an eighth of the rows, from 128 to 256; 512 from 10,000 rows on.
     learning_rate : float, optional
-        By default 2e-3 for tables, 8e-3 for images.
+        By default 2e-3 for tables, 4e-3 for images.
     early_stopping : bool
         Stop when rows held out of training no longer gain; from 1,000 rows on.
     callbacks : sequence of callable, optional

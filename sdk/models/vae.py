@@ -24,6 +24,7 @@ from lookalike.networks import ResidualMLP, Stage, initialise
 
 LOG_VARIANCE = (-9.0, 2.0)  # of coordinates of unit spread: e^-4.5 is about the finest rank
 FITTED_DEPTH = 2  # residual blocks
+RATES = {1: 2e-3, 3: 4e-3}  # of learning, by rank
 LEVELS = 8  # of noise, at which each latent fits the prior in a step: posteriors move, and it has to keep up
 STAGES = (
     Stage(0.8, 0.9),
@@ -131,6 +132,10 @@ class VAE(Family):
             self.betas = BETAS
             pixels = torch.arange(layout.width + layout.n_numbers) < layout.n_numbers
             self.register_buffer("reach", pixels.float(), persistent=False)
+
+    @property
+    def learning_rate(self) -> float:
+        return RATES[len(self.layout.shape)]
 
     def _see(self, rows: Rows) -> Tensor:
         """A row as the networks read it: hidden cells are zeros, flags tell hidden coordinates."""
