@@ -47,7 +47,7 @@ class VAE(Noising):
     depth : int
         Residual blocks of each network.
     n_steps : int
-        In which a row is revealed; 1 draws all columns at once.
+        In which a row is revealed; 1 draws all columns at once, and is enough for images of given labels.
     beta : float
         Weight of the divergence; 1 is the evidence bound.
     sharpness : float
