@@ -19,7 +19,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import lookalike as la
-from lookalike.augmenting import Finding, choice, found
 from lookalike.boosting import BoostingClassifier, BoostingRegressor
 from lookalike.candidates import (
     TARGET,
@@ -33,6 +32,7 @@ from lookalike.candidates import (
     Taught,
     Training,
 )
+from lookalike.findings import Finding, choice, found
 
 MIXTURE = la.Mixture(n_components=8, max_steps=40)
 ONCE = StratifiedKFold(2)

@@ -184,9 +184,10 @@ PLACES = {
     "boosting": Place({"schema"}, TRAIN),
     "image_classifier": Place({"errors", "noise", "networks", "training"}, TRAIN),
     "candidates": Place({"errors", "noise", "frames", "schema", "streaming", "ensemble"}, TRAIN),
+    "findings": Place({"candidates"}, TRAIN),
     "augmenting": Place(
-        {"boosting", "candidates", "errors", "frames", "image_classifier", "levelled", "noise", "parameters"}
-        | {"schema"}
+        {"boosting", "candidates", "errors", "findings", "frames", "image_classifier", "levelled", "noise"}
+        | {"parameters", "schema"}
         | {"families", "streaming", "synthesizer", "values"},
         TRAIN,
     ),
